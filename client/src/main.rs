@@ -1,0 +1,2 @@
+//! vitrail.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Vitrail core without I/O.

@@ -1,0 +1,2 @@
+//! vitraild.
+fn main() {}
