@@ -1,1 +1,17 @@
-//! Vitrail core without I/O.
+//! Vitrail's core: what images are made of and how sites speak about them.
+//!
+//! This crate does no I/O. It has no sockets, files, clocks, threads or async runtime; time and
+//! randomness are arguments. What it contains are values with exact encodings ([`manifest`],
+//! [`frame`]) and state machines with `handle_*` in and `poll_*` out, so that the daemon and the
+//! simulator run the same code.
+//!
+//! Everything that decodes foreign bytes goes through [`codec::Reader`], never panics, and never
+//! sizes an allocation from a number that it read.
+
+#![forbid(unsafe_code)]
+
+pub mod chunk;
+pub mod codec;
+pub mod frame;
+pub mod id;
+pub mod manifest;
