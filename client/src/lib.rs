@@ -1,7 +1,10 @@
+//! Client library of Vitrail: the Image API v2 and the admin API of a site, and transfers of whole
 //! images on top of them.
 //!
 //! - [`Client`] holds the connections; [`Client::images`] and [`Client::admin`] are the two APIs,
 //!   one method per request.
+//! - [`push`] and [`pull`] move image files: hashed while they move, sparse on disk, resumed after
+//!   a break. They retry; the single requests do not.
 //! - [`Error`] says what a request met, in which place, and what to do about it.
 //!
 //! Everything is asynchronous and wants a tokio runtime with I/O and time enabled. Nothing here
@@ -26,9 +29,12 @@
 pub mod admin;
 pub mod client;
 pub mod error;
+pub mod format;
 pub mod image;
+pub mod transfer;
 
 pub use client::{Client, Config};
 pub use error::{ApiError, Error, Result};
 pub use image::{Image, NewImage};
 pub use reqwest::Url;
+pub use transfer::{pull, push};
