@@ -1,0 +1,8 @@
+//! Experiments that measure Vitrail beside what people use today, in the same run.
+//!
+//! Every experiment writes its raw samples as JSON lines before it aggregates anything, so that a
+//! table can always be recomputed from what was kept. A peer that cannot be had is reported as
+//! missing, never left out in silence.
+
+pub mod peers;
+pub mod process;

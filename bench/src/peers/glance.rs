@@ -1,0 +1,124 @@
+//! Real Glance from PyPI: SQLite, file store, no Keystone, two processes of sixteen threads.
+//!
+//! Everything but the authentication filter is as shipped: the pipeline is the package's own
+//! `keystone` flavour with `authtoken` replaced by [`TRUSTED_FILTER`], so policy and quota checks
+//! still run. Compared with a production Glance it is spared the token check and the proxy in front.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Cache;
+use crate::process::{Process, run};
+
+/// What is installed. The OpenStack client is there for people who start Glance by hand.
+const PACKAGES: &[&str] = &[
+    "glance==33.0.0",
+    "uwsgi==2.0.31",
+    "python-openstackclient==10.5.0",
+];
+
+const CONFIG: &str = include_str!("glance/glance-api.conf");
+const UWSGI: &str = include_str!("glance/uwsgi.ini");
+const TRUSTED_FILTER: &str = include_str!("glance/trusted.py");
+
+/// Both processes import about a thousand modules before they answer.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A running Glance, killed on drop.
+#[derive(Debug)]
+pub struct Glance {
+    process: Process,
+    port: u16,
+}
+
+impl Glance {
+    /// Installs Glance into `cache` unless it is there, writes its configuration and an empty
+    /// database under `dir`, and serves the Image API on `127.0.0.1:port`.
+    pub fn start(cache: &Cache, dir: &Path, port: u16) -> Result<Self> {
+        let venv = cache.venv("glance", PACKAGES)?;
+        fs::create_dir_all(dir)?;
+        let dir = dir.canonicalize()?;
+        let etc = dir.join("etc");
+        for sub in ["etc", "images", "staging", "tasks"] {
+            fs::create_dir_all(dir.join(sub))?;
+        }
+        let fill = |template: &str| {
+            template
+                .replace("@DIR@", &dir.to_string_lossy())
+                .replace("@PORT@", &port.to_string())
+        };
+        fs::write(etc.join("glance-api.conf"), fill(CONFIG))?;
+        fs::write(etc.join("uwsgi.ini"), fill(UWSGI))?;
+        fs::write(etc.join("trusted.py"), TRUSTED_FILTER)?;
+        let shipped = venv.join("etc/glance/glance-api-paste.ini");
+        let shipped =
+            fs::read_to_string(&shipped).with_context(|| format!("read {}", shipped.display()))?;
+        fs::write(
+            etc.join("glance-api-paste.ini"),
+            trusting_pipeline(&shipped)?,
+        )?;
+
+        run(
+            "glance-manage db_sync",
+            Command::new(venv.join("bin/glance-manage"))
+                .arg("--config-file")
+                .arg(etc.join("glance-api.conf"))
+                .arg("db_sync"),
+        )?;
+        let mut process = Process::spawn(
+            "glance",
+            Command::new(venv.join("bin/uwsgi"))
+                .arg("--ini")
+                .arg(etc.join("uwsgi.ini"))
+                .arg("--virtualenv")
+                .arg(&venv)
+                .env("OS_GLANCE_CONFIG_DIR", &etc),
+            &dir.join("glance.log"),
+        )?;
+        let url = format!("http://127.0.0.1:{port}/v2/images");
+        process
+            .wait_ready(READY_TIMEOUT, || ureq::get(&url).call().is_ok())
+            .with_context(|| format!("see {}", dir.join("glance.log").display()))?;
+        Ok(Self { process, port })
+    }
+
+    /// Base URL of the Image API, without `/v2`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The uWSGI master; its workers are its children.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+/// The shipped paste configuration with the token check replaced by [`TRUSTED_FILTER`].
+fn trusting_pipeline(shipped: &str) -> Result<String> {
+    let changed = shipped.replace(" authtoken context ", " trusted context ");
+    ensure!(
+        changed != shipped,
+        "Glance's paste configuration has no `authtoken context` to replace"
+    );
+    Ok(changed + "\n[filter:trusted]\npaste.filter_factory = trusted:factory\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_check_is_replaced() {
+        let shipped = "keystone = cors authtoken context rootapp\ndefault = cors rootapp\n";
+        let changed = trusting_pipeline(shipped).unwrap();
+        assert!(
+            changed
+                .starts_with("keystone = cors trusted context rootapp\ndefault = cors rootapp\n")
+        );
+        assert!(trusting_pipeline("keystone = cors rootapp").is_err());
+    }
+}

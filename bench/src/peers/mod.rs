@@ -1,0 +1,99 @@
+//! What Vitrail is measured against, and how each of these comes onto the machine.
+//!
+//! Peers are installed by the harness: distribution packages with `apt-get`, Python packages into a
+//! virtual environment under the [`Cache`]. A peer that cannot be installed is an error to its
+//! caller, who reports it as missing.
+
+pub mod glance;
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process::run;
+
+/// Directory that keeps what is installed for the peers from one run to the next.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    dir: PathBuf,
+}
+
+impl Cache {
+    /// Opens `dir`, or `~/.cache/vitrail-bench` when there is none given.
+    pub fn open(dir: Option<PathBuf>) -> Result<Self> {
+        let dir = match dir {
+            Some(dir) => dir,
+            None => env::home_dir()
+                .context("no home directory")?
+                .join(".cache/vitrail-bench"),
+        };
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        Ok(Self {
+            dir: dir.canonicalize()?,
+        })
+    }
+
+    /// A Python virtual environment that holds `packages`; made on first use.
+    ///
+    /// A file written last marks it complete, so one that was interrupted, or that holds other
+    /// packages, is made again.
+    pub fn venv(&self, name: &str, packages: &[&str]) -> Result<PathBuf> {
+        let venv = self.dir.join(format!("venv-{name}"));
+        let marker = venv.join("vitrail-bench-packages");
+        let wanted = packages.join("\n");
+        if fs::read_to_string(&marker).is_ok_and(|installed| installed == wanted) {
+            return Ok(venv);
+        }
+        eprintln!("installing {name} into {}", venv.display());
+        apt_install(&["python3-venv", "python3-dev", "gcc"])?;
+        run(
+            "python3 -m venv",
+            Command::new("python3")
+                .args(["-m", "venv", "--clear"])
+                .arg(&venv),
+        )?;
+        run(
+            "pip install",
+            Command::new(venv.join("bin/pip"))
+                .args(["install", "-q"])
+                .args(packages),
+        )?;
+        fs::write(marker, wanted)?;
+        Ok(venv)
+    }
+}
+
+/// Installs those of `packages` that the distribution's package manager does not have yet.
+pub fn apt_install(packages: &[&str]) -> Result<()> {
+    let installed = |package: &&str| {
+        Command::new("dpkg-query")
+            .args(["-W", "-f", "${db:Status-Status}", package])
+            .output()
+            .is_ok_and(|output| output.stdout == b"installed")
+    };
+    if packages.iter().all(installed) {
+        return Ok(());
+    }
+    eprintln!("installing {}", packages.join(" "));
+    let install = || {
+        run(
+            "apt-get install",
+            Command::new("apt-get")
+                .args(["install", "-qq", "-y", "--no-install-recommends"])
+                .args(packages)
+                .env("DEBIAN_FRONTEND", "noninteractive"),
+        )
+    };
+    // Package lists may be missing or stale: refresh them once before giving up.
+    if install().is_err() {
+        run(
+            "apt-get update",
+            Command::new("apt-get").args(["update", "-qq"]),
+        )?;
+        install()?;
+    }
+    Ok(())
+}
