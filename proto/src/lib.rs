@@ -12,6 +12,7 @@
 
 pub mod chunk;
 pub mod codec;
+pub mod congestion;
 pub mod frame;
 pub mod id;
 pub mod manifest;
