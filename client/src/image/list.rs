@@ -11,7 +11,7 @@ use crate::image::{Image, Visibility};
 pub const PAGE_LEN_DEFAULT: u32 = 500;
 
 /// Most pages of one listing: a server that never ends one is stopped here.
-pub const PAGES_MAX: u32 = 10_000;
+pub const PAGES_MAX: u32 = 2000;
 
 /// Which images to list and in which order; the default is every visible image that is not
 /// hidden, newest first.
@@ -53,13 +53,10 @@ impl ImageQuery {
                 .iter()
                 .map(|status| ("status", equality(status))),
         );
-        let visibility = self.visibility.map(|visibility| match visibility {
-            Visibility::Public => "public",
-            Visibility::Private => "private",
-            Visibility::Shared => "shared",
-            Visibility::Community => "community",
-        });
-        pairs.extend(visibility.map(|visibility| ("visibility", visibility.to_owned())));
+        pairs.extend(
+            self.visibility
+                .map(|it| ("visibility", it.as_str().to_owned())),
+        );
         pairs.extend(self.tags.iter().map(|tag| ("tag", tag.clone())));
         pairs.extend(self.sort.iter().map(|sort| ("sort", sort.clone())));
         pairs

@@ -95,6 +95,21 @@ pub enum Visibility {
     Community,
 }
 
+impl Visibility {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Public, Self::Private, Self::Shared, Self::Community];
+
+    /// Its name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Private => "private",
+            Self::Shared => "shared",
+            Self::Community => "community",
+        }
+    }
+}
+
 /// A record to be created. What is `None` is left to the site.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct NewImage {
