@@ -11,8 +11,10 @@
 #![forbid(unsafe_code)]
 
 pub mod chunk;
+pub mod clock;
 pub mod codec;
 pub mod congestion;
 pub mod frame;
 pub mod id;
 pub mod manifest;
+pub mod record;

@@ -1,0 +1,161 @@
+//! One direction of a link: rate, propagation, a droptail queue, and its faults.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Random;
+
+/// IP and UDP headers that the link carries beside a datagram.
+pub const HEADER: u64 = 28;
+
+/// What a link does to packets. Build one with [`Link::new`] and the setters.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Bits per second from a time on, times rising; zero is an outage.
+    pub rates: Vec<(Duration, u64)>,
+    /// One way.
+    pub propagation: Duration,
+    /// Bytes that wait for the link; more are dropped.
+    pub queue: u64,
+    /// Share of packets lost at random.
+    pub loss: f64,
+    /// `(start, end)`: every packet that enters is lost.
+    pub bursts: Vec<(Duration, Duration)>,
+    /// Largest extra delay; order is kept.
+    pub jitter: Duration,
+    /// Share of packets that arrive late by the given time, behind their followers.
+    pub reordering: (f64, Duration),
+    /// Token bucket in front of the link: bits per second, bucket in bytes.
+    pub policer: Option<(u64, u64)>,
+}
+
+impl Link {
+    /// A clean link with a queue of one bandwidth-delay product for a round trip of `rtt`, and not
+    /// less than 64 kB.
+    pub fn new(bits_per_second: u64, rtt: Duration) -> Self {
+        let product = bits_per_second as f64 / 8.0 * rtt.as_secs_f64();
+        Self {
+            rates: vec![(Duration::ZERO, bits_per_second)],
+            propagation: rtt / 2,
+            queue: (product as u64).max(64 << 10),
+            loss: 0.0,
+            bursts: Vec::new(),
+            jitter: Duration::ZERO,
+            reordering: (0.0, Duration::ZERO),
+            policer: None,
+        }
+    }
+
+    /// The way back: the same propagation, never the bottleneck.
+    pub fn back(&self) -> Self {
+        let mut back = Self::new(10_000_000_000, self.propagation * 2);
+        back.queue = 64 << 20;
+        back.rates = vec![(Duration::ZERO, 10_000_000_000)];
+        for &(at, rate) in &self.rates {
+            if rate == 0 {
+                let end = self.rates.iter().find(|r| r.0 > at).map_or(Duration::MAX, |r| r.0);
+                back.bursts.push((at, end));
+            }
+        }
+        back
+    }
+
+    pub fn loss(mut self, loss: f64) -> Self {
+        self.loss = loss;
+        self
+    }
+
+    pub fn queue(mut self, bytes: u64) -> Self {
+        self.queue = bytes;
+        self
+    }
+
+    fn rate_at(&self, at: Duration) -> u64 {
+        let after = self.rates.partition_point(|r| r.0 <= at);
+        self.rates[after.max(1) - 1].1
+    }
+}
+
+/// A link at work.
+#[derive(Clone, Debug)]
+pub struct Path {
+    link: Link,
+    random: Random,
+    /// Packets that wait or are being sent: when their last bit leaves, and their size.
+    queue: VecDeque<(Duration, u64)>,
+    queued: u64,
+    last_arrival: Duration,
+    tokens: f64,
+    tokens_at: Duration,
+    pub dropped: u64,
+}
+
+impl Path {
+    pub fn new(link: Link, seed: u64) -> Self {
+        Self {
+            tokens: link.policer.map_or(0.0, |p| p.1 as f64),
+            link,
+            random: Random::new(seed),
+            queue: VecDeque::new(),
+            queued: 0,
+            last_arrival: Duration::ZERO,
+            tokens_at: Duration::ZERO,
+            dropped: 0,
+        }
+    }
+
+    /// A datagram of `bytes` enters at `now`, not before any earlier one. When it arrives, or
+    /// `None` if it is lost.
+    pub fn send(&mut self, now: Duration, bytes: u64) -> Option<Duration> {
+        let arrival = self.pass(now, bytes);
+        self.dropped += u64::from(arrival.is_none());
+        arrival
+    }
+
+    fn pass(&mut self, now: Duration, bytes: u64) -> Option<Duration> {
+        let size = bytes + HEADER;
+        while self.queue.front().is_some_and(|&(leaves, _)| leaves <= now) {
+            self.queued -= self.queue.pop_front().unwrap().1;
+        }
+        if !self.admit(now, size) || self.queued + size > self.link.queue {
+            return None;
+        }
+        let start = self.queue.back().map_or(now, |&(leaves, _)| leaves.max(now));
+        let rate = self.link.rate_at(start);
+        if rate == 0 {
+            return None;
+        }
+        let leaves = start + Duration::from_nanos(size * 8 * 1_000_000_000 / rate);
+        self.queue.push_back((leaves, size));
+        self.queued += size;
+        if self.link.bursts.iter().any(|&(from, to)| from <= now && now < to)
+            || self.random.unit() < self.link.loss
+        {
+            return None;
+        }
+        let mut arrival = leaves + self.link.propagation;
+        if !self.link.jitter.is_zero() {
+            arrival += self.link.jitter.mul_f64(self.random.unit());
+        }
+        let (share, late) = self.link.reordering;
+        if share > 0.0 && self.random.unit() < share {
+            return Some(arrival + late);
+        }
+        self.last_arrival = arrival.max(self.last_arrival);
+        Some(self.last_arrival)
+    }
+
+    fn admit(&mut self, now: Duration, size: u64) -> bool {
+        let Some((rate, bucket)) = self.link.policer else {
+            return true;
+        };
+        let elapsed = now.saturating_sub(self.tokens_at).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * rate as f64 / 8.0).min(bucket as f64);
+        self.tokens_at = now;
+        if self.tokens < size as f64 {
+            return false;
+        }
+        self.tokens -= size as f64;
+        true
+    }
+}
