@@ -6,3 +6,4 @@
 
 pub mod peers;
 pub mod process;
+pub mod wan;

@@ -1,12 +1,14 @@
 //! The `bench` command: one subcommand per experiment, each in its own module.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use vitrail_bench::peers::Cache;
 use vitrail_bench::peers::glance::Glance;
 use vitrail_bench::process;
+use vitrail_bench::wan::cli::{self as wan, WanCommand};
 
 /// Experiments that measure Vitrail beside what people use today.
 #[derive(Parser)]
@@ -30,18 +32,25 @@ enum Command {
         #[arg(long, default_value_t = 9292)]
         port: u16,
     },
+    /// Emulate a wide-area network of namespaces
+    #[command(subcommand)]
+    Wan(WanCommand),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
-    process::kill_all_on_interrupt()?;
+    // A network has its own way to end.
+    if !matches!(cli.command, Command::Wan(_)) {
+        process::kill_all_on_interrupt()?;
+    }
     match cli.command {
         Command::Glance { dir, port } => {
             let mut glance = Glance::start(&Cache::open(cli.cache)?, &dir, port)?;
             eprintln!("Glance answers at {}; Ctrl-C ends it", glance.url());
             let status = glance.process().wait()?;
             ensure!(status.success(), "Glance ended: {status}");
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
+        Command::Wan(command) => wan::run(command),
     }
 }
