@@ -11,7 +11,8 @@ use crate::db::{Batch, Durability};
 use crate::error::{Error, Result};
 use crate::frame::{EncodedFrame, Encoder, decode};
 use crate::pack::{EntryRef, PackId, PackWriter, ScanEnd, read_footer, scan};
-use crate::store::{CHUNKS, FACTS, Location, MANIFESTS, PACKS, PackRow, Store, put_pack_row};
+use crate::rows::{CHUNKS, FACTS, Location, MANIFESTS, PACKS, PackRow, put_pack_row};
+use crate::store::Store;
 
 /// Rows deleted at once, under the leases' lock.
 const BATCH_ROWS: usize = 1000;

@@ -23,7 +23,8 @@ use crate::chunker::{Chunker, PARAMS, Piece};
 use crate::error::{Error, Result};
 use crate::lease::Lease;
 use crate::memory::Reservation;
-use crate::store::{Store, Writer};
+use crate::store::Store;
+use crate::writer::Writer;
 
 /// Bytes that the stages work on at once.
 const BLOCK_LEN: usize = 1024 * 1024;

@@ -11,6 +11,7 @@
 
 pub mod chunker;
 pub mod db;
+mod directory;
 pub mod disk;
 mod error;
 pub mod frame;
@@ -21,13 +22,20 @@ pub mod memory;
 mod pack;
 mod reader;
 mod recover;
+mod rows;
+mod stats;
 mod store;
 pub mod verify;
+mod writer;
+mod writing;
 
+pub use directory::FORMAT_VERSION;
 pub use error::{Damage, Error, Result};
 pub use ingest::{Ingest, Ingested};
 pub use lease::Lease;
 pub use memory::MemoryBudget;
 pub use pack::PackId;
 pub use reader::{ImageReader, UNIT_DATA_MAX, Unit};
-pub use store::{FORMAT_VERSION, Options, Stats, Store, Writer};
+pub use stats::Stats;
+pub use store::{Options, Store};
+pub use writer::Writer;

@@ -8,7 +8,8 @@ use vitrail_proto::id::ChunkId;
 use crate::db::{Batch, Durability};
 use crate::error::{Error, Result};
 use crate::pack::{EntryRef, PackId, ScanEnd, read_footer, scan};
-use crate::store::{CHUNKS, Location, PACKS, PackRow, Store, put_pack_row};
+use crate::rows::{CHUNKS, Location, PACKS, PackRow, put_pack_row};
+use crate::store::Store;
 
 /// Rows written in one batch; bounds memory while an index is rebuilt.
 const BATCH_ROWS: usize = 10_000;

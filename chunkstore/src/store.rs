@@ -1,6 +1,6 @@
 //! The store: where every chunk and manifest is, and the rules for adding to it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,35 +11,25 @@ use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use vitrail_proto::chunk::VerifiedChunk;
-use vitrail_proto::codec::{DecodeError, Reader, put_varint};
+use vitrail_proto::codec::{Reader, put_varint};
 use vitrail_proto::id::{ChunkId, ManifestId};
 use vitrail_proto::manifest::Manifest;
 
 use crate::db::{Batch, DB_MEMORY, Db, Durability};
+use crate::directory::claim;
 use crate::disk::{Disk, DiskFile, LocalDisk};
 use crate::error::{Damage, Error, Result};
-use crate::frame::{EncodedFrame, Encoder, decode};
+use crate::frame::decode;
 use crate::lease::{Lease, Leases};
 use crate::memory::MemoryBudget;
-use crate::pack::{EntryRef, PackId, PackWriter, read_entry};
-
-pub(crate) const CHUNKS: &str = "chunks";
-pub(crate) const PACKS: &str = "packs";
-pub(crate) const MANIFESTS: &str = "manifests";
-pub(crate) const FACTS: &str = "manifest-facts";
-const META: &str = "meta";
-const NEXT_PACK: &[u8] = b"next-pack";
-
-const FORMAT_FILE: &str = "FORMAT";
-const FORMAT_PREFIX: &str = "vitrail-store ";
-/// Version of the layout that this program reads and writes.
-pub const FORMAT_VERSION: u32 = 1;
+use crate::pack::{EntryRef, PackId, read_entry};
+use crate::rows::{
+    CHUNKS, FACTS, Location, MANIFESTS, META, NEXT_PACK, PACKS, PackRow, put_pack_row,
+};
+use crate::writing::Writing;
 
 /// Pack files open at once.
 const OPEN_FILES_MAX: usize = 256;
-/// Appended bytes after which a writer commits by itself; what a crash of the machine can cost of an
-/// unfinished transfer.
-const COMMIT_INTERVAL: u64 = 64 * 1024 * 1024;
 
 /// How a store works. The defaults fit a small site.
 #[derive(Debug, Clone)]
@@ -87,54 +77,16 @@ pub(crate) struct Inner {
     pub(crate) leases: Arc<Leases>,
     pub(crate) packs: Mutex<BTreeMap<PackId, PackRow>>,
     pub(crate) writing: Mutex<Writing>,
-    commit: Mutex<()>,
-    next_pack: AtomicU64,
+    pub(crate) commit: Mutex<()>,
+    pub(crate) next_pack: AtomicU64,
     files: Cache<PackId, Arc<dyn DiskFile>>,
     frames: Cache<EntryRef, Arc<[VerifiedChunk]>, FrameWeight>,
     manifests: Cache<ManifestId, Arc<Manifest>, ManifestWeight>,
     memory: MemoryBudget,
     /// A sync failed: nobody knows what the disk holds, so nothing is written until it is reopened.
-    poisoned: AtomicBool,
-    damaged: AtomicU64,
+    pub(crate) poisoned: AtomicBool,
+    pub(crate) damaged: AtomicU64,
     _lock: File,
-}
-
-/// What writers have done since the last commit, and the packs they have open.
-#[derive(Default)]
-pub(crate) struct Writing {
-    pending: HashMap<ChunkId, Location>,
-    dirty: BTreeMap<PackId, Dirty>,
-    idle: Vec<PackWriter>,
-    pub(crate) in_use: HashSet<PackId>,
-}
-
-struct Dirty {
-    file: Arc<dyn DiskFile>,
-    len: u64,
-}
-
-/// Where a chunk is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Location {
-    pub(crate) entry: EntryRef,
-    /// Its number in the frame.
-    pub(crate) number: u32,
-    pub(crate) raw_len: u32,
-}
-
-/// What the index knows of a pack.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct PackRow {
-    /// Bytes that are durable.
-    pub(crate) len: u64,
-    pub(crate) sealed: bool,
-    /// Chunks whose row points here.
-    pub(crate) chunks: u64,
-    /// Their uncompressed bytes.
-    pub(crate) raw_bytes: u64,
-    /// Uncompressed bytes of everything ever written here; the share of it that still has rows tells
-    /// whether the pack is worth rewriting.
-    pub(crate) raw_written: u64,
 }
 
 #[derive(Clone)]
@@ -153,85 +105,6 @@ impl Weighter<ManifestId, Arc<Manifest>> for ManifestWeight {
     fn weight(&self, _: &ManifestId, manifest: &Arc<Manifest>) -> u64 {
         200 + 40 * manifest.segments().len() as u64
     }
-}
-
-impl Location {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(16);
-        let numbers = [
-            self.entry.pack.0,
-            self.entry.offset,
-            self.entry.len.into(),
-            self.number.into(),
-            self.raw_len.into(),
-        ];
-        numbers.into_iter().for_each(|n| put_varint(&mut out, n));
-        out
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        let pack = PackId(reader.varint(u64::MAX, "chunk row pack")?);
-        let offset = reader.varint(u64::MAX, "chunk row offset")?;
-        let mut small = |what| reader.varint(u32::MAX.into(), what).map(|n| n as u32);
-        let len = small("chunk row length")?;
-        let number = small("chunk row number")?;
-        let raw_len = small("chunk row raw length")?;
-        reader.finish("chunk row")?;
-        Ok(Self {
-            entry: EntryRef { pack, offset, len },
-            number,
-            raw_len,
-        })
-    }
-}
-
-impl PackRow {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(16);
-        let numbers = [
-            self.len,
-            self.sealed.into(),
-            self.chunks,
-            self.raw_bytes,
-            self.raw_written,
-        ];
-        numbers.into_iter().for_each(|n| put_varint(&mut out, n));
-        out
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        let row = Self {
-            len: reader.varint(u64::MAX, "pack row length")?,
-            sealed: reader.varint(1, "pack row seal")? == 1,
-            chunks: reader.varint(u64::MAX, "pack row chunks")?,
-            raw_bytes: reader.varint(u64::MAX, "pack row bytes")?,
-            raw_written: reader.varint(u64::MAX, "pack row bytes written")?,
-        };
-        reader.finish("pack row")?;
-        Ok(row)
-    }
-
-    /// Counts a chunk that was written here; `row` tells whether its row points here.
-    pub(crate) fn add(&mut self, location: &Location, row: bool) {
-        let len = u64::from(location.raw_len);
-        self.raw_written += len;
-        if row {
-            self.chunks += 1;
-            self.raw_bytes += len;
-        }
-    }
-
-    pub(crate) fn remove(&mut self, location: &Location) {
-        self.chunks = self.chunks.saturating_sub(1);
-        self.raw_bytes = self.raw_bytes.saturating_sub(location.raw_len.into());
-    }
-}
-
-/// Puts a pack's row into a batch.
-pub(crate) fn put_pack_row(batch: &mut Batch, id: PackId, row: &PackRow) {
-    batch.put(PACKS, &id.0.to_be_bytes(), row.encode());
 }
 
 impl Store {
@@ -495,192 +368,6 @@ impl Store {
         Ok(id)
     }
 
-    /// Begins adding chunks under `lease`.
-    pub fn writer(&self, lease: Arc<Lease>) -> Result<Writer> {
-        let encoder = Encoder::new(self.inner.options.zstd_level)
-            .map_err(|e| Error::io("making a zstd encoder", e))?;
-        Ok(Writer {
-            store: self.clone(),
-            encoder,
-            pack: None,
-            frame: Vec::new(),
-            frame_len: 0,
-            uncommitted: 0,
-            stored: 0,
-            _lease: lease,
-        })
-    }
-
-    /// Makes every chunk put so far durable and visible after a crash.
-    pub fn commit(&self) -> Result<()> {
-        let _commit = self.inner.commit.lock();
-        let (pending, dirty) = {
-            let mut writing = self.inner.writing.lock();
-            let pending: Vec<_> = writing.pending.iter().map(|(id, at)| (*id, *at)).collect();
-            (pending, std::mem::take(&mut writing.dirty))
-        };
-        if dirty.is_empty() && pending.is_empty() {
-            return Ok(());
-        }
-        self.check_poisoned()?;
-        for (id, dirty) in &dirty {
-            if let Err(error) = dirty.file.sync() {
-                self.inner.poisoned.store(true, Ordering::SeqCst);
-                return Err(Error::io(format!("syncing pack {id}"), error));
-            }
-        }
-        let keys = pending.iter().map(|(id, _)| id.as_bytes().as_slice());
-        let existing = self.inner.db.get_many(CHUNKS, keys)?;
-
-        let mut packs = self.inner.packs.lock();
-        let mut rows = BTreeMap::new();
-        for (id, dirty) in &dirty {
-            let row = PackRow {
-                len: dirty.len,
-                ..packs.get(id).copied().unwrap_or_default()
-            };
-            rows.insert(*id, row);
-        }
-        let mut batch = Batch::new();
-        for ((id, location), existing) in pending.iter().zip(existing) {
-            // Two writers may have stored a chunk at the same time; the first row stays.
-            if existing.is_none() {
-                batch.put(CHUNKS, id.as_bytes(), location.encode());
-            }
-            let pack = location.entry.pack;
-            rows.entry(pack)
-                .or_insert_with(|| packs.get(&pack).copied().unwrap_or_default())
-                .add(location, existing.is_none());
-        }
-        for (id, row) in &rows {
-            put_pack_row(&mut batch, *id, row);
-        }
-        if let Err(error) = self.inner.db.write(batch, Durability::Synced) {
-            // The chunks stay pending and the packs dirty: the next commit tries again.
-            let mut writing = self.inner.writing.lock();
-            for (id, old) in dirty {
-                writing.dirty.entry(id).or_insert(old);
-            }
-            return Err(error);
-        }
-        packs.extend(rows);
-        drop(packs);
-        let mut writing = self.inner.writing.lock();
-        for (id, location) in &pending {
-            if writing.pending.get(id) == Some(location) {
-                writing.pending.remove(id);
-            }
-        }
-        Ok(())
-    }
-
-    fn check_poisoned(&self) -> Result<()> {
-        if self.inner.poisoned.load(Ordering::SeqCst) {
-            return Err(Error::Index(
-                "an earlier sync failed; nothing is written until the daemon is restarted".into(),
-            ));
-        }
-        Ok(())
-    }
-
-    /// Fails if `len` more bytes would exceed the capacity or the disk's reserve.
-    fn check_room(&self, len: u64) -> Result<()> {
-        if let Some(capacity) = self.inner.options.capacity {
-            let used: u64 = self.inner.packs.lock().values().map(|row| row.len).sum();
-            if used + len > capacity {
-                return Err(Error::Full(format!(
-                    "{used} bytes of its capacity of {capacity} are used"
-                )));
-            }
-        }
-        let free = self
-            .inner
-            .disk
-            .free_bytes()
-            .map_err(|e| Error::io("asking for free space", e))?;
-        let reserve = self.inner.options.reserve;
-        if free < reserve + len {
-            return Err(Error::Full(format!(
-                "the disk has {free} bytes free, of which {reserve} are reserved"
-            )));
-        }
-        Ok(())
-    }
-
-    /// A pack to append to: one that another writer left, or a new one.
-    pub(crate) fn take_pack(&self) -> Result<PackWriter> {
-        let mut writing = self.inner.writing.lock();
-        let pack = match writing.idle.pop() {
-            Some(pack) => pack,
-            None => self.new_pack()?,
-        };
-        writing.in_use.insert(pack.id());
-        Ok(pack)
-    }
-
-    fn new_pack(&self) -> Result<PackWriter> {
-        let id = PackId(self.inner.next_pack.fetch_add(1, Ordering::SeqCst));
-        let mut batch = Batch::new();
-        batch.put(META, NEXT_PACK, (id.0 + 1).to_le_bytes().to_vec());
-        self.inner.db.write(batch, Durability::Buffered)?;
-        PackWriter::create(&*self.inner.disk, id)
-    }
-
-    pub(crate) fn return_pack(&self, pack: PackWriter) {
-        let mut writing = self.inner.writing.lock();
-        writing.in_use.remove(&pack.id());
-        if !pack.failed() {
-            writing.idle.push(pack);
-        }
-    }
-
-    pub(crate) fn take_idle_packs(&self) -> Vec<PackWriter> {
-        let mut writing = self.inner.writing.lock();
-        let idle = std::mem::take(&mut writing.idle);
-        writing.in_use.extend(idle.iter().map(PackWriter::id));
-        idle
-    }
-
-    /// Appends a frame and makes its chunks readable here; chunks that are pending already stay where they
-    /// are.
-    pub(crate) fn append(&self, pack: &mut PackWriter, frame: &EncodedFrame) -> Result<()> {
-        self.check_poisoned()?;
-        let entry = pack.append(&frame.head, &frame.bytes)?;
-        let mut writing = self.inner.writing.lock();
-        writing.dirty.insert(
-            pack.id(),
-            Dirty {
-                file: pack.file().clone(),
-                len: pack.len(),
-            },
-        );
-        for (number, chunk) in frame.head.chunks.iter().enumerate() {
-            let location = Location {
-                entry,
-                number: number as u32,
-                raw_len: chunk.len,
-            };
-            writing.pending.entry(chunk.id).or_insert(location);
-        }
-        Ok(())
-    }
-
-    /// Commits, then closes a pack for good.
-    pub(crate) fn seal(&self, mut pack: PackWriter) -> Result<()> {
-        self.commit()?;
-        let sealed = pack.seal();
-        self.inner.writing.lock().in_use.remove(&pack.id());
-        sealed?;
-        let _commit = self.inner.commit.lock();
-        let mut packs = self.inner.packs.lock();
-        let row = packs.entry(pack.id()).or_default();
-        row.len = pack.len();
-        row.sealed = true;
-        let mut batch = Batch::new();
-        put_pack_row(&mut batch, pack.id(), row);
-        self.inner.db.write(batch, Durability::Buffered)
-    }
-
     pub(crate) fn forget_pack(&self, id: PackId) {
         self.inner.files.remove(&id);
     }
@@ -692,217 +379,4 @@ impl Store {
     pub(crate) fn reserve_pack_ids(&self, next: u64) {
         self.inner.next_pack.fetch_max(next, Ordering::SeqCst);
     }
-
-    /// What the store holds. Cost: one row per manifest.
-    pub fn stats(&self) -> Result<Stats> {
-        let mut stats = Stats {
-            format: FORMAT_VERSION,
-            capacity_bytes: self.inner.options.capacity,
-            damaged_chunks: self.inner.damaged.load(Ordering::Relaxed),
-            ..Stats::default()
-        };
-        for row in self.inner.db.rows(FACTS, &[])? {
-            let (_, value) = row?;
-            let mut reader = Reader::new(&value);
-            stats.manifests += 1;
-            stats.logical_bytes += reader.varint(u64::MAX, "manifest facts size")?;
-            stats.data_bytes += reader.varint(u64::MAX, "manifest facts data size")?;
-        }
-        for row in self.inner.packs.lock().values() {
-            stats.packs += 1;
-            stats.chunks += row.chunks;
-            stats.unique_bytes += row.raw_bytes;
-        }
-        let files = self
-            .inner
-            .disk
-            .list()
-            .map_err(|e| Error::io("listing packs", e))?;
-        stats.pack_bytes = files.iter().map(|(_, len)| len).sum();
-        let index = self.inner.directory.join("index");
-        let files = std::fs::read_dir(&index)
-            .map_err(|e| Error::io(format!("listing {}", index.display()), e))?;
-        // Files of the index come and go while we look.
-        stats.index_bytes = files
-            .flatten()
-            .flat_map(|f| f.metadata())
-            .map(|m| m.len())
-            .sum();
-        stats.free_bytes = self
-            .inner
-            .disk
-            .free_bytes()
-            .map_err(|e| Error::io("asking for free space", e))?;
-        Ok(stats)
-    }
-}
-
-/// What a store holds, in bytes and counts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Version of the layout on disk.
-    pub format: u32,
-    /// Manifests, that is distinct images.
-    pub manifests: u64,
-    /// Distinct chunks.
-    pub chunks: u64,
-    /// Pack files.
-    pub packs: u64,
-    /// Sum of the sizes of all manifests.
-    pub logical_bytes: u64,
-    /// The same without holes.
-    pub data_bytes: u64,
-    /// Uncompressed bytes of the distinct chunks.
-    pub unique_bytes: u64,
-    /// Bytes of pack files on disk.
-    pub pack_bytes: u64,
-    /// Bytes of index files on disk.
-    pub index_bytes: u64,
-    /// The configured limit of pack bytes.
-    pub capacity_bytes: Option<u64>,
-    /// Bytes free on the disk.
-    pub free_bytes: u64,
-    /// Chunks found damaged and taken out of the index since the store was opened.
-    pub damaged_chunks: u64,
-}
-
-/// Adds chunks to a store. One thread; several writers may work side by side, each on a pack of its own.
-pub struct Writer {
-    store: Store,
-    encoder: Encoder,
-    pack: Option<PackWriter>,
-    frame: Vec<VerifiedChunk>,
-    frame_len: u32,
-    uncommitted: u64,
-    stored: u64,
-    _lease: Arc<Lease>,
-}
-
-impl Writer {
-    /// Adds a chunk that the lease names and the store was found to miss. It is readable after the frame
-    /// it is in is full, or after [`Writer::commit`], and durable after a commit.
-    pub fn put(&mut self, chunk: VerifiedChunk) -> Result<()> {
-        if self.frame_len + chunk.len() > self.store.inner.options.frame_len {
-            self.close_frame()?;
-        }
-        self.frame_len += chunk.len();
-        self.frame.push(chunk);
-        Ok(())
-    }
-
-    /// Makes everything put so far durable.
-    pub fn commit(&mut self) -> Result<()> {
-        self.close_frame()?;
-        self.uncommitted = 0;
-        self.store.commit()
-    }
-
-    /// Bytes appended to packs by this writer.
-    pub fn stored_bytes(&self) -> u64 {
-        self.stored
-    }
-
-    fn close_frame(&mut self) -> Result<()> {
-        if self.frame.is_empty() {
-            return Ok(());
-        }
-        let frame = self
-            .encoder
-            .encode(&self.frame)
-            .map_err(|e| Error::io("encoding a frame", e))?;
-        self.frame.clear();
-        self.frame_len = 0;
-        self.append(&frame)
-    }
-
-    fn append(&mut self, frame: &EncodedFrame) -> Result<()> {
-        let len = frame.bytes.len() as u64;
-        self.store.check_room(len)?;
-        let pack = match &mut self.pack {
-            Some(pack) => pack,
-            None => self.pack.insert(self.store.take_pack()?),
-        };
-        self.store.append(pack, frame)?;
-        self.stored += len;
-        self.uncommitted += len;
-        if pack.len() >= self.store.inner.options.pack_len {
-            if let Some(pack) = self.pack.take() {
-                self.store.seal(pack)?;
-            }
-            self.uncommitted = 0;
-        } else if self.uncommitted >= COMMIT_INTERVAL {
-            self.store.commit()?;
-            self.uncommitted = 0;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if let Some(pack) = self.pack.take() {
-            self.store.return_pack(pack);
-        }
-    }
-}
-
-/// Takes the directory for this process and checks or writes its format.
-fn claim(directory: &Path) -> Result<File> {
-    let io = |what: &str| {
-        let what = format!("{what} {}", directory.display());
-        move |e| Error::io(what, e)
-    };
-    std::fs::create_dir_all(directory).map_err(io("making"))?;
-    let lock = File::create(directory.join("LOCK")).map_err(io("locking"))?;
-    match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked(directory.to_owned())),
-        Err(error) => return Err(io("locking")(error.into())),
-    }
-    let unsupported = |why: String| Error::Unsupported {
-        path: directory.to_owned(),
-        why,
-    };
-    let format = directory.join(FORMAT_FILE);
-    match std::fs::read_to_string(&format) {
-        Ok(text) => {
-            let version = text.trim_end().strip_prefix(FORMAT_PREFIX);
-            match version.and_then(|v| v.parse::<u32>().ok()) {
-                Some(FORMAT_VERSION) => Ok(lock),
-                Some(other) => Err(unsupported(format!(
-                    "the store has format {other}; this program knows {FORMAT_VERSION}. Use the \
-                     version of vitraild that wrote it"
-                ))),
-                None => Err(unsupported("its FORMAT file is not one of a store".into())),
-            }
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let stranger = std::fs::read_dir(directory)
-                .map_err(io("reading"))?
-                .flatten()
-                .find(|f| {
-                    !["LOCK", "FORMAT.new", "lost+found"]
-                        .iter()
-                        .any(|n| f.file_name() == *n)
-                });
-            if let Some(file) = stranger {
-                return Err(unsupported(format!(
-                    "it is not a store and not empty (it has {:?}); choose another directory",
-                    file.file_name()
-                )));
-            }
-            let text = format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n");
-            write_durably(directory, FORMAT_FILE, &text).map_err(io("writing FORMAT in"))?;
-            Ok(lock)
-        }
-        Err(error) => Err(io("reading FORMAT in")(error)),
-    }
-}
-
-fn write_durably(directory: &Path, name: &str, text: &str) -> std::io::Result<()> {
-    let temporary = directory.join(format!("{name}.new"));
-    std::fs::write(&temporary, text)?;
-    File::open(&temporary)?.sync_all()?;
-    std::fs::rename(&temporary, directory.join(name))?;
-    File::open(directory)?.sync_all()
 }

@@ -7,7 +7,8 @@ use vitrail_proto::id::{ChunkId, ManifestId};
 
 use crate::error::{Damage, Error, Result};
 use crate::pack::PackId;
-use crate::store::{CHUNKS, FACTS, Location, Store};
+use crate::rows::{CHUNKS, FACTS, Location};
+use crate::store::Store;
 
 /// Rows held in memory at once, 48 bytes each.
 const ROWS_MAX: usize = 1_000_000;
