@@ -183,8 +183,12 @@ pub async fn pull(
         });
         let mut writer = writer.await.map_err(write_error)?;
         let outcome = transfer.run(&mut writer).await;
+        let nothing_came = writer.position() == 0;
         // Finished in any case: it gives the part file the length from which to go on.
         let (file, digests) = writer.finish().await.map_err(write_error)?;
+        if outcome.is_err() && nothing_came {
+            fs::remove_file(&path).map_err(write_error)?;
+        }
         outcome?;
         part = file;
         match check_digests(&stated, &digests) {

@@ -230,3 +230,31 @@ async fn clean_up(client: &Client, id: String, keep: bool) -> RecordFate {
         Err(error) => RecordFate::Left { id, error },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    async fn read(len: usize, size: u64) -> io::Result<usize> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), vec![1; len]).unwrap();
+        let (feed, _hashing) = digest::start([]);
+        let file = File::open(file.path()).await.unwrap();
+        let pieces: Vec<_> = read_exactly(file, size, feed, |_| {}).collect().await;
+        pieces
+            .into_iter()
+            .map(|piece| piece.map(|piece| piece.len()))
+            .sum()
+    }
+
+    #[tokio::test]
+    async fn a_file_that_grows_is_cut_and_one_that_shrinks_is_an_error() {
+        let len = 3 * READ_LEN / 2;
+        assert_eq!(read(len, len as u64).await.unwrap(), len);
+        assert_eq!(read(len + 1, len as u64).await.unwrap(), len);
+        let error = read(len - 1, len as u64).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
