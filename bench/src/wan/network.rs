@@ -511,3 +511,6 @@ fn matrix_entry(matrix: &Matrix, from: usize, to: usize) -> Result<LinkSpec, Net
     }
     Ok(spec)
 }
+
+#[cfg(test)]
+mod tests;
