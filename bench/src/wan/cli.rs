@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::control::{self, Control};
+use super::sys;
 use super::{
     Counters, Emulator, LinkSpec, Rate, Topology, check, clean_stale, parse_duration, theory,
 };
@@ -204,6 +205,7 @@ fn run_beside(args: &RunArgs) -> Result<ExitCode> {
     if !interactive {
         command.process_group(0);
     }
+    sys::die_with_parent(&mut command);
     let mut child = command
         .spawn()
         .with_context(|| format!("start {program}"))?;

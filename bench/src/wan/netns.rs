@@ -85,7 +85,7 @@ impl Namespace {
 
     /// Starts a process inside.
     pub(super) fn spawn(&self, mut command: Command) -> io::Result<Child> {
-        sys::spawn_in_namespace(&mut command, self.handle.try_clone()?.into());
+        sys::enter_namespace_on_spawn(&mut command, self.handle.try_clone()?.into());
         command.spawn()
     }
 
@@ -149,7 +149,11 @@ fn remove(name: &str) -> Result<(), Error> {
         }
         thread::sleep(Duration::from_millis(5));
     }
-    ip(&["netns", "del", name], "")
+    match ip(&["netns", "del", name], "") {
+        // Somebody else who cleans up was faster.
+        Err(_) if !path.exists() => Ok(()),
+        result => result,
+    }
 }
 
 /// The processes whose network namespace is the one that `path` is a handle of.

@@ -68,7 +68,10 @@ fn is_timeout(error: &io::Error) -> bool {
 
 /// Measures the round-trip time from each site to each other one, `count` times each; the median
 /// by sender and receiver, `None` where no answer came.
-pub(super) fn round_trips(emulator: &Emulator, count: u32) -> Result<Vec<Vec<Option<Duration>>>, Error> {
+pub(super) fn round_trips(
+    emulator: &Emulator,
+    count: u32,
+) -> Result<Vec<Vec<Option<Duration>>>, Error> {
     let sites: Vec<_> = emulator.network().site_ids().collect();
     let sockets = |_| {
         sites

@@ -2,7 +2,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "ioctl, scheduling class and the hook between fork and exec"
+    reason = "ioctl, scheduling class and hooks between fork and exec"
 )]
 
 use std::ffi::{c_int, c_short};
@@ -13,6 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Opens a TUN device called `name` in the calling thread's network namespace. Reads and writes
@@ -51,7 +52,7 @@ pub(super) fn make_realtime() -> io::Result<()> {
 
 /// Makes the process that `command` starts live in the network namespace that `namespace` is an
 /// open file of.
-pub(super) fn spawn_in_namespace(command: &mut Command, namespace: OwnedFd) {
+pub(super) fn enter_namespace_on_spawn(command: &mut Command, namespace: OwnedFd) {
     let enter = move || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(())
@@ -59,6 +60,17 @@ pub(super) fn spawn_in_namespace(command: &mut Command, namespace: OwnedFd) {
     // SAFETY: the hook runs in the child between fork and exec. It makes one system call on a
     // descriptor that it owns: no allocation, no lock.
     unsafe { command.pre_exec(enter) };
+}
+
+/// Makes the kernel kill the process that `command` starts when the thread that starts it ends.
+pub(super) fn die_with_parent(command: &mut Command) {
+    let follow = || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        Ok(())
+    };
+    // SAFETY: the hook runs in the child between fork and exec. It makes one system call: no
+    // allocation, no lock.
+    unsafe { command.pre_exec(follow) };
 }
 
 fn check(result: c_int) -> io::Result<()> {
