@@ -55,7 +55,7 @@ impl Default for Config {
     }
 }
 
-/// A handle to one site. Cheap to clone; clones share the connection pool.
+/// A handle to one site. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -107,6 +107,9 @@ impl Client {
         let http = reqwest::Client::builder()
             .user_agent(concat!("vitrail/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
+            // A connection for each request. Some servers (Glance under uwsgi) close a kept one
+            // without saying so, and an upload that meets that cannot be repeated.
+            .pool_max_idle_per_host(0)
             // Neither API redirects, and a redirect would carry the token to another host.
             .redirect(redirect::Policy::none())
             .build()

@@ -1,7 +1,7 @@
 //! Client library of Vitrail: the Image API v2 and the admin API of a site, and transfers of whole
 //! images on top of them.
 //!
-//! - [`Client`] holds the connections; [`Client::images`] and [`Client::admin`] are the two APIs,
+//! - [`Client`] knows where a site is; [`Client::images`] and [`Client::admin`] are the two APIs,
 //!   one method per request.
 //! - [`push`] and [`pull`] move image files: hashed while they move, sparse on disk, resumed after
 //!   a break. They retry; the single requests do not.
