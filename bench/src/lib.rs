@@ -4,6 +4,12 @@
 //! table can always be recomputed from what was kept. A peer that cannot be had is reported as
 //! missing, never left out in silence.
 
+pub mod disk;
+pub mod image_api;
+pub mod journal;
+pub mod machine;
 pub mod peers;
+pub mod plot;
 pub mod process;
+pub mod report;
 pub mod wan;

@@ -5,13 +5,15 @@
 //! still run. Compared with a production Glance it is spared the token check and the proxy in front.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
-use super::Cache;
+use super::{Cache, Cost, Store};
+use crate::disk;
+use crate::image_api::ImageApi;
 use crate::process::{Process, run};
 
 /// What is installed. The OpenStack client is there for people who start Glance by hand.
@@ -32,7 +34,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Glance {
     process: Process,
-    port: u16,
+    api: ImageApi,
+    dir: PathBuf,
 }
 
 impl Glance {
@@ -79,21 +82,44 @@ impl Glance {
                 .env("OS_GLANCE_CONFIG_DIR", &etc),
             &dir.join("glance.log"),
         )?;
-        let url = format!("http://127.0.0.1:{port}/v2/images");
+        let url = format!("http://127.0.0.1:{port}");
+        let images = format!("{url}/v2/images");
         process
-            .wait_ready(READY_TIMEOUT, || ureq::get(&url).call().is_ok())
+            .wait_ready(READY_TIMEOUT, || ureq::get(&images).call().is_ok())
             .with_context(|| format!("see {}", dir.join("glance.log").display()))?;
-        Ok(Self { process, port })
+        Ok(Self {
+            process,
+            api: ImageApi::new(url, false),
+            dir,
+        })
     }
 
-    /// Base URL of the Image API, without `/v2`.
-    pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+    /// Its Image API.
+    pub fn api(&self) -> &ImageApi {
+        &self.api
     }
 
     /// The uWSGI master; its workers are its children.
-    pub fn process(&mut self) -> &mut Process {
-        &mut self.process
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Blocks until the server ends by itself.
+    pub fn wait(mut self) -> Result<()> {
+        let status = self.process.wait()?;
+        bail!("Glance ended: {status}");
+    }
+}
+
+impl Store for Glance {
+    fn ingest(&mut self, image: &Path) -> Result<Cost> {
+        self.api.ingest(&self.process, image)
+    }
+
+    fn close(self: Box<Self>) -> Result<u64> {
+        self.process.stop()?;
+        Ok(disk::allocated(&self.dir.join("images"))?
+            + disk::allocated(&self.dir.join("glance.sqlite"))?)
     }
 }
 

@@ -4,16 +4,33 @@
 //! virtual environment under the [`Cache`]. A peer that cannot be installed is an error to its
 //! caller, who reports it as missing.
 
+pub mod borg;
+pub mod casync;
 pub mod glance;
+pub mod nginx;
+pub mod restic;
+pub mod vitrail;
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::process::run;
+
+pub use crate::process::Cost;
+
+/// Something that takes image files in and keeps them.
+pub trait Store {
+    /// Takes one image file in, and says what that cost on the side that keeps it.
+    fn ingest(&mut self, image: &Path) -> Result<Cost>;
+
+    /// Ends it and says how many bytes it holds on disk: data, indexes and metadata.
+    fn close(self: Box<Self>) -> Result<u64>;
+}
 
 /// Directory that keeps what is installed for the peers from one run to the next.
 #[derive(Clone, Debug)]
@@ -36,12 +53,17 @@ impl Cache {
         })
     }
 
+    /// Where something called `name` is kept.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// A Python virtual environment that holds `packages`; made on first use.
     ///
     /// A file written last marks it complete, so one that was interrupted, or that holds other
     /// packages, is made again.
     pub fn venv(&self, name: &str, packages: &[&str]) -> Result<PathBuf> {
-        let venv = self.dir.join(format!("venv-{name}"));
+        let venv = self.path(&format!("venv-{name}"));
         let marker = venv.join("vitrail-bench-packages");
         let wanted = packages.join("\n");
         if fs::read_to_string(&marker).is_ok_and(|installed| installed == wanted) {
@@ -64,6 +86,17 @@ impl Cache {
         fs::write(marker, wanted)?;
         Ok(venv)
     }
+}
+
+/// A loopback port that nothing listens on at the moment.
+pub fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// The last part of an image's path.
+fn file_name(image: &Path) -> &Path {
+    image.file_name().map_or(image, Path::new)
 }
 
 /// Installs those of `packages` that the distribution's package manager does not have yet.
