@@ -4,10 +4,15 @@
 //! table can always be recomputed from what was kept. A peer that cannot be had is reported as
 //! missing, never left out in silence.
 
+pub mod api;
+pub mod corpus;
 pub mod disk;
+pub mod floor;
 pub mod image_api;
 pub mod journal;
+pub mod local;
 pub mod machine;
+pub mod micro;
 pub mod peers;
 pub mod plot;
 pub mod process;

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use vitrail_bench::local::Options;
 use vitrail_bench::peers::Cache;
 use vitrail_bench::peers::glance::Glance;
-use vitrail_bench::process;
 use vitrail_bench::wan::cli::{self as wan, WanCommand};
+use vitrail_bench::{api, corpus, local, micro, process};
 
 /// Experiments that measure Vitrail beside what people use today.
 #[derive(Parser)]
@@ -23,6 +24,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build real Debian images to measure with
+    Corpus {
+        /// Where they are kept
+        dir: PathBuf,
+        /// Sets (small, full) or single images
+        #[arg(default_value = "small")]
+        images: Vec<String>,
+    },
+    /// One site beside Glance, nginx, borg, restic and casync: ingest, disk space, serving
+    Local(Options),
+    /// The Image API with a thousand images, beside Glance
+    Api(Options),
+    /// Chunker, index and manifest alone
+    Micro(Options),
     /// Serve a real Glance (SQLite, file store, no tokens) until interrupted
     Glance {
         /// Its database, images and log
@@ -44,13 +59,16 @@ fn main() -> Result<ExitCode> {
         process::kill_all_on_interrupt()?;
     }
     match cli.command {
+        Command::Corpus { dir, images } => corpus::build(&dir, &images)?,
+        Command::Local(options) => local::run(&options, Cache::open(cli.cache)?)?,
+        Command::Api(options) => api::run(&options, Cache::open(cli.cache)?)?,
+        Command::Micro(options) => micro::run(&options, &Cache::open(cli.cache)?)?,
         Command::Glance { dir, port } => {
-            let mut glance = Glance::start(&Cache::open(cli.cache)?, &dir, port)?;
-            eprintln!("Glance answers at {}; Ctrl-C ends it", glance.url());
-            let status = glance.process().wait()?;
-            ensure!(status.success(), "Glance ended: {status}");
-            Ok(ExitCode::SUCCESS)
+            let glance = Glance::start(&Cache::open(cli.cache)?, &dir, port)?;
+            eprintln!("Glance answers at {}; Ctrl-C ends it", glance.api().url());
+            glance.wait()?;
         }
-        Command::Wan(command) => wan::run(command),
+        Command::Wan(command) => return wan::run(command),
     }
+    Ok(ExitCode::SUCCESS)
 }
