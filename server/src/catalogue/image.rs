@@ -1,0 +1,235 @@
+//! One image as the API sees it, and the fields of its record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use uuid::Uuid;
+use vitrail_proto::record::{DATA, Data, Record, Value};
+
+/// Prefix of the fields that are custom properties.
+const PROPERTY: &str = "p:";
+/// Prefix of the fields that are tags.
+const TAG: &str = "t:";
+
+/// Names of the base fields in records.
+pub mod field {
+    #![allow(missing_docs)] // they are the API's own names
+    pub const NAME: &str = "name";
+    pub const STATUS: &str = "status";
+    pub const VISIBILITY: &str = "visibility";
+    pub const OWNER: &str = "owner";
+    pub const PROTECTED: &str = "protected";
+    pub const HIDDEN: &str = "os_hidden";
+    pub const MIN_DISK: &str = "min_disk";
+    pub const MIN_RAM: &str = "min_ram";
+    pub const DISK_FORMAT: &str = "disk_format";
+    pub const CONTAINER_FORMAT: &str = "container_format";
+    pub const UPDATED_AT: &str = "updated_at";
+    /// Site that is receiving the image's bytes while its status is `saving`.
+    pub const SAVING_AT: &str = "saving_at";
+}
+
+/// Where an image is in its life. The names are the API's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Status {
+    Queued,
+    Saving,
+    Active,
+    Deactivated,
+}
+
+impl Status {
+    /// The API's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Saving => "saving",
+            Self::Active => "active",
+            Self::Deactivated => "deactivated",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Who may see an image. The names are the API's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Visibility {
+    Public,
+    Private,
+    Shared,
+    Community,
+}
+
+impl Visibility {
+    /// All of them, in the order in which the API's schema names them.
+    pub const ALL: [Self; 4] = [Self::Community, Self::Public, Self::Private, Self::Shared];
+
+    /// The API's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Private => "private",
+            Self::Shared => "shared",
+            Self::Community => "community",
+        }
+    }
+
+    /// By the API's name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|v| v.as_str() == text)
+    }
+}
+
+/// An image. A view of a [`Record`], never changed by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // the fields are the API's own
+pub struct Image {
+    pub id: Uuid,
+    pub name: Option<String>,
+    pub status: Status,
+    pub visibility: Visibility,
+    pub owner: Option<String>,
+    pub protected: bool,
+    pub hidden: bool,
+    pub min_disk: u64,
+    pub min_ram: u64,
+    pub disk_format: Option<String>,
+    pub container_format: Option<String>,
+    /// Milliseconds since 1970; clients see seconds.
+    pub created_at: u64,
+    /// Milliseconds since 1970; clients see seconds.
+    pub updated_at: u64,
+    /// Its bytes; there when the status is active or deactivated.
+    pub data: Option<Data>,
+    pub tags: BTreeSet<String>,
+    pub properties: BTreeMap<String, String>,
+    /// Site that is receiving its bytes.
+    pub saving_at: Option<String>,
+}
+
+impl Image {
+    /// Bytes of the image, once it has any.
+    pub fn size(&self) -> Option<u64> {
+        self.data.as_ref().map(|data| data.size)
+    }
+
+    /// The view of a record; none if it is deleted. Fields that a newer version may have written and
+    /// this one does not understand count as absent.
+    pub(super) fn of(record: &Record) -> Option<Self> {
+        if record.deleted.is_some() {
+            return None;
+        }
+        let text = |key| match record.get(key) {
+            Some(Value::Text(text)) => Some(text.clone()),
+            _ => None,
+        };
+        let flag = |key| matches!(record.get(key), Some(Value::Bool(true)));
+        let number = |key| match record.get(key) {
+            Some(Value::Int(number)) => Some(*number),
+            _ => None,
+        };
+        let data = match record.get(DATA) {
+            Some(Value::Data(data)) => Some(data.clone()),
+            _ => None,
+        };
+        // Bytes decide: a status that arrives late or from a lost race cannot contradict them.
+        let status = match (&data, text(field::STATUS).as_deref()) {
+            (Some(_), Some("deactivated")) => Status::Deactivated,
+            (Some(_), _) => Status::Active,
+            (None, Some("saving")) => Status::Saving,
+            (None, _) => Status::Queued,
+        };
+        let created_at = record.created.unix_ms();
+        let mut tags = BTreeSet::new();
+        let mut properties = BTreeMap::new();
+        for (key, value) in record.values() {
+            if let Some(tag) = key.strip_prefix(TAG) {
+                tags.insert(tag.to_owned());
+            } else if let (Some(property), Value::Text(text)) = (key.strip_prefix(PROPERTY), value)
+            {
+                properties.insert(property.to_owned(), text.clone());
+            }
+        }
+        Some(Self {
+            id: record.id,
+            name: text(field::NAME),
+            status,
+            visibility: text(field::VISIBILITY)
+                .and_then(|v| Visibility::parse(&v))
+                .unwrap_or(Visibility::Shared),
+            owner: text(field::OWNER),
+            protected: flag(field::PROTECTED),
+            hidden: flag(field::HIDDEN),
+            min_disk: number(field::MIN_DISK).unwrap_or(0),
+            min_ram: number(field::MIN_RAM).unwrap_or(0),
+            disk_format: text(field::DISK_FORMAT),
+            container_format: text(field::CONTAINER_FORMAT),
+            created_at,
+            updated_at: number(field::UPDATED_AT).unwrap_or(created_at),
+            data,
+            tags,
+            properties,
+            saving_at: text(field::SAVING_AT),
+        })
+    }
+}
+
+/// Writes to one image that happen together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub(super) writes: Vec<(String, Option<Value>)>,
+}
+
+impl Changes {
+    /// No writes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    /// Writes a base field.
+    pub fn set(&mut self, key: &'static str, value: Value) -> &mut Self {
+        self.writes.push((key.to_owned(), Some(value)));
+        self
+    }
+
+    /// Writes a base field that is a text or null.
+    pub fn set_text(&mut self, key: &'static str, text: Option<String>) -> &mut Self {
+        self.set(key, text.map_or(Value::Null, Value::Text))
+    }
+
+    /// Moves the image to another status.
+    pub fn set_status(&mut self, status: Status) -> &mut Self {
+        self.set(field::STATUS, Value::Text(status.as_str().into()))
+    }
+
+    /// Gives the image its bytes.
+    pub fn set_data(&mut self, data: Data) -> &mut Self {
+        self.set(DATA, Value::Data(data))
+    }
+
+    /// Writes a custom property, or removes it.
+    pub fn set_property(&mut self, name: &str, value: Option<String>) -> &mut Self {
+        self.writes
+            .push((format!("{PROPERTY}{name}"), value.map(Value::Text)));
+        self
+    }
+
+    /// Adds a tag, or removes it.
+    pub fn set_tag(&mut self, tag: &str, present: bool) -> &mut Self {
+        self.writes
+            .push((format!("{TAG}{tag}"), present.then_some(Value::Bool(true))));
+        self
+    }
+}

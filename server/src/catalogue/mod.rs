@@ -1,0 +1,283 @@
+//! The catalogue: every image record that this site knows.
+//!
+//! Records live in RocksDB, in the store's database, and as views in memory, so that reads never touch the
+//! disk. Writes go through [`Catalogue::create`], [`Catalogue::modify`] and [`Catalogue::delete`], each durable on
+//! return; [`Catalogue::merge`] takes in records of other sites. A record costs some 2 KB of memory.
+
+mod image;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, RwLock};
+use uuid::Uuid;
+use vitrail_chunkstore::Store;
+use vitrail_chunkstore::db::{Batch, Durability};
+use vitrail_proto::clock::Clock;
+use vitrail_proto::id::ManifestId;
+use vitrail_proto::record::{FIELDS_MAX, Merge, Record, Value};
+
+pub use image::{Changes, Image, Status, Visibility, field};
+
+/// The catalogue's space in the database.
+pub const SPACE: &str = "images";
+
+/// Milliseconds for which removed properties and tags are remembered, so that a site that was away does
+/// not bring them back: 30 days.
+const REMOVAL_MEMORY_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// Why the catalogue refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// The id is in use, or was and is deleted.
+    #[error("image id {0} exists already")]
+    Exists(Uuid),
+    /// No such image.
+    #[error("no image has the id {0}")]
+    NotFound(Uuid),
+    /// The record would have too many fields, most of them removed ones.
+    #[error(
+        "the image has had {FIELDS_MAX} different properties and tags in 30 days, which is the limit"
+    )]
+    TooManyFields,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] vitrail_chunkstore::Error),
+}
+
+/// The image records of this site.
+pub struct Catalogue {
+    store: Store,
+    site: String,
+    /// Held while a record is read, changed and written.
+    writer: Mutex<Clock>,
+    views: RwLock<Views>,
+}
+
+#[derive(Default)]
+struct Views {
+    images: HashMap<Uuid, Arc<Image>>,
+    /// By age, for the API's default order.
+    by_age: BTreeSet<(u64, Uuid)>,
+    /// Deleted ids, which are never used again.
+    deleted: std::collections::HashSet<Uuid>,
+}
+
+impl Views {
+    fn put(&mut self, image: Arc<Image>) {
+        if let Some(old) = self.images.insert(image.id, image.clone()) {
+            self.by_age.remove(&(old.created_at, old.id));
+        }
+        self.by_age.insert((image.created_at, image.id));
+    }
+
+    fn bury(&mut self, id: Uuid) {
+        if let Some(old) = self.images.remove(&id) {
+            self.by_age.remove(&(old.created_at, id));
+        }
+        self.deleted.insert(id);
+    }
+}
+
+impl Catalogue {
+    /// Reads all records of the store's database.
+    pub fn open(store: &Store, site: &str) -> Result<Self, CatalogueError> {
+        let mut views = Views::default();
+        let mut clock = Clock::new(site);
+        for row in store.db().rows(SPACE, &[])? {
+            let record = Record::decode(&row?.1).map_err(vitrail_chunkstore::Error::from)?;
+            // Our own stamps must keep growing even if the wall clock was set back.
+            if let Err(error) = clock.observe(record.latest(), now_ms()) {
+                tracing::warn!(id = %record.id, %error, "a stored record is from the future");
+            }
+            match Image::of(&record) {
+                Some(image) => views.put(Arc::new(image)),
+                None => views.bury(record.id),
+            }
+        }
+        let catalogue = Self {
+            store: store.clone(),
+            site: site.to_owned(),
+            writer: Mutex::new(clock),
+            views: RwLock::new(views),
+        };
+        catalogue.abandon_uploads()?;
+        Ok(catalogue)
+    }
+
+    /// Uploads that this site was receiving when it stopped are over: their images wait for bytes again.
+    fn abandon_uploads(&self) -> Result<(), CatalogueError> {
+        let interrupted: Vec<Uuid> = self
+            .images()
+            .into_iter()
+            .filter(|i| i.status == Status::Saving && i.saving_at.as_deref() == Some(&self.site))
+            .map(|i| i.id)
+            .collect();
+        for id in interrupted {
+            self.modify(id, |_| {
+                let mut changes = Changes::new();
+                changes
+                    .set_status(Status::Queued)
+                    .set_text(field::SAVING_AT, None);
+                Ok::<_, CatalogueError>(changes)
+            })?;
+            tracing::info!(%id, "upload was interrupted; the image is queued again");
+        }
+        Ok(())
+    }
+
+    /// Name of this site.
+    pub fn site(&self) -> &str {
+        &self.site
+    }
+
+    /// An image.
+    pub fn get(&self, id: Uuid) -> Option<Arc<Image>> {
+        self.views.read().images.get(&id).cloned()
+    }
+
+    /// All images, the newest first; equally old ones by id, the highest first.
+    pub fn images(&self) -> Vec<Arc<Image>> {
+        let views = self.views.read();
+        views
+            .by_age
+            .iter()
+            .rev()
+            .map(|(_, id)| views.images[id].clone())
+            .collect()
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.views.read().images.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The manifests that images name: the roots of a collection.
+    pub fn manifests(&self) -> Vec<ManifestId> {
+        let views = self.views.read();
+        views
+            .images
+            .values()
+            .filter_map(|i| i.data.as_ref())
+            .map(|d| d.manifest)
+            .collect()
+    }
+
+    /// Makes an image, queued.
+    pub fn create(&self, id: Uuid, changes: Changes) -> Result<Arc<Image>, CatalogueError> {
+        let mut clock = self.writer.lock();
+        {
+            let views = self.views.read();
+            if views.images.contains_key(&id) || views.deleted.contains(&id) {
+                return Err(CatalogueError::Exists(id));
+            }
+        }
+        let stamp = clock.tick(now_ms());
+        let mut record = Record::new(id, stamp);
+        for (key, value) in changes.writes {
+            record.set(&key, value, stamp);
+        }
+        self.write(record)
+    }
+
+    /// Changes an image. `decide` sees it as it is and returns the writes, or an error that leaves it
+    /// alone; nobody else changes it meanwhile. The time of the update is written too, unless there is
+    /// nothing to write.
+    pub fn modify<E: From<CatalogueError>>(
+        &self,
+        id: Uuid,
+        decide: impl FnOnce(&Image) -> Result<Changes, E>,
+    ) -> Result<Arc<Image>, E> {
+        let mut clock = self.writer.lock();
+        let image = self.get(id).ok_or(CatalogueError::NotFound(id))?;
+        let changes = decide(&image)?;
+        if changes.is_empty() {
+            return Ok(image);
+        }
+        let mut record = self.record(id)?.ok_or(CatalogueError::NotFound(id))?;
+        let now = now_ms();
+        let stamp = clock.tick(now);
+        for (key, value) in changes.writes {
+            record.set(&key, value, stamp);
+        }
+        record.set(field::UPDATED_AT, Some(Value::Int(now)), stamp);
+        record.prune(now.saturating_sub(REMOVAL_MEMORY_MS));
+        if record.field_count() > FIELDS_MAX {
+            return Err(CatalogueError::TooManyFields.into());
+        }
+        Ok(self.write(record)?)
+    }
+
+    /// Deletes an image for good, if `decide` allows it as it is.
+    pub fn delete<E: From<CatalogueError>>(
+        &self,
+        id: Uuid,
+        decide: impl FnOnce(&Image) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut clock = self.writer.lock();
+        let image = self.get(id).ok_or(CatalogueError::NotFound(id))?;
+        decide(&image)?;
+        let mut record = self.record(id)?.ok_or(CatalogueError::NotFound(id))?;
+        record.delete(clock.tick(now_ms()));
+        self.put(&record)?;
+        self.views.write().bury(id);
+        Ok(())
+    }
+
+    /// A record as it is stored, deleted ones too.
+    pub fn record(&self, id: Uuid) -> Result<Option<Record>, CatalogueError> {
+        let bytes = self.store.db().get(SPACE, id.as_bytes())?;
+        Ok(bytes
+            .map(|b| Record::decode(&b))
+            .transpose()
+            .map_err(vitrail_chunkstore::Error::from)?)
+    }
+
+    /// Takes in what another site knows of an image.
+    pub fn merge(&self, theirs: Record) -> Result<Merge, CatalogueError> {
+        let _clock = self.writer.lock();
+        let id = theirs.id;
+        let (record, outcome) = match self.record(id)? {
+            None => (theirs, Merge::Changed),
+            Some(mut ours) => {
+                let outcome = ours.merge(theirs);
+                (ours, outcome)
+            }
+        };
+        if matches!(outcome, Merge::Changed | Merge::TookTheirs) {
+            self.put(&record)?;
+            match Image::of(&record) {
+                Some(image) => self.views.write().put(Arc::new(image)),
+                None => self.views.write().bury(id),
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn put(&self, record: &Record) -> Result<(), CatalogueError> {
+        let mut batch = Batch::new();
+        batch.put(SPACE, record.id.as_bytes(), record.encode());
+        Ok(self.store.db().write(batch, Durability::Synced)?)
+    }
+
+    fn write(&self, record: Record) -> Result<Arc<Image>, CatalogueError> {
+        self.put(&record)?;
+        let image = Image::of(&record).ok_or(CatalogueError::NotFound(record.id))?;
+        let image = Arc::new(image);
+        self.views.write().put(image.clone());
+        Ok(image)
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as u64)
+}

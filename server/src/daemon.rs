@@ -1,0 +1,243 @@
+//! Bringing a site up, and down again.
+//!
+//! Stopping: the listeners close and `/readyz` says so; requests in flight get [`GRACE`] to end; then
+//! connections are cut, whose uploads return their images to `queued`.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use vitrail_chunkstore::{Options, Store};
+
+use crate::admin::{self, Admin};
+use crate::auth::Authenticator;
+use crate::catalogue::{self, Catalogue, now_ms};
+use crate::collector::Collector;
+use crate::config::Config;
+use crate::glance::Api;
+use crate::metrics::Metrics;
+
+/// How long requests in flight may go on after a stop was asked for.
+pub const GRACE: Duration = Duration::from_secs(30);
+/// Largest request head in bytes; more is answered 431.
+const HEAD_LEN_MAX: usize = 64 * 1024;
+
+/// A site that is up.
+pub struct Daemon {
+    /// Where the Image API listens.
+    pub api: SocketAddr,
+    /// Where the admin API listens.
+    pub admin: SocketAddr,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    ready: Arc<AtomicBool>,
+    stop: CancellationToken,
+}
+
+impl Daemon {
+    /// Opens the store and the catalogue and begins to listen.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        config.check()?;
+        let started = (Instant::now(), now_ms());
+        let data_dir = config
+            .site
+            .data_dir
+            .clone()
+            .context("no data directory: pass --data-dir, or set [site] data_dir")?;
+        let config = Arc::new(config);
+        let (store, catalogue) = {
+            let (config, data_dir) = (config.clone(), data_dir.clone());
+            tokio::task::spawn_blocking(move || open(&config, &data_dir)).await??
+        };
+        let metrics = Arc::new(Metrics::new()?);
+        let collector = Arc::new(Collector::new(store.clone(), catalogue.clone()));
+        let ready = Arc::new(AtomicBool::new(false));
+        let stop = CancellationToken::new();
+
+        let api_listener = listen(config.api.listen, "[api] listen").await?;
+        let admin_listener = listen(config.admin.listen, "[admin] listen").await?;
+        let (api, admin) = (api_listener.local_addr()?, admin_listener.local_addr()?);
+        write_endpoints(&data_dir, api, admin)?;
+
+        let state = Arc::new(Api {
+            catalogue: catalogue.clone(),
+            store: store.clone(),
+            authenticator: Authenticator::new(&config.auth),
+            metrics: metrics.clone(),
+            collector: collector.clone(),
+            config: config.clone(),
+        });
+        let routes = admin::router(Arc::new(Admin {
+            catalogue,
+            store,
+            collector: collector.clone(),
+            metrics,
+            config: config.clone(),
+            ready: ready.clone(),
+            started,
+        }));
+        // An earlier run may have left the chunks of uploads that were cut off.
+        collector.wake();
+        let delay = Duration::from_secs(config.store.gc_delay_s);
+        let tasks = vec![
+            tokio::spawn(serve_api(api_listener, state, stop.clone())),
+            tokio::spawn(serve_admin(admin_listener, routes, stop.clone())),
+            tokio::spawn(collector.run(delay, stop.clone())),
+        ];
+        ready.store(true, Ordering::SeqCst);
+        tracing::info!(
+            site = config.site.name,
+            %api,
+            %admin,
+            data_dir = %data_dir.display(),
+            version = env!("CARGO_PKG_VERSION"),
+            "ready"
+        );
+        Ok(Self {
+            api,
+            admin,
+            tasks,
+            ready,
+            stop,
+        })
+    }
+
+    /// Stops, waiting for requests in flight as long as [`GRACE`] allows.
+    pub async fn stop(self) {
+        tracing::info!("stopping");
+        self.ready.store(false, Ordering::SeqCst);
+        self.stop.cancel();
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task ended badly");
+            }
+        }
+        tracing::info!("stopped");
+    }
+}
+
+fn open(config: &Config, data_dir: &Path) -> anyhow::Result<(Store, Arc<Catalogue>)> {
+    let options = Options {
+        memory: config.store.memory.0,
+        capacity: config.store.capacity.map(|size| size.0),
+        reserve: config.store.reserve.0,
+        zstd_level: config.store.zstd_level,
+        ..Options::default()
+    };
+    let store = Store::open(data_dir, options, &[catalogue::SPACE])
+        .with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
+    let catalogue =
+        Catalogue::open(&store, &config.site.name).context("cannot read the catalogue")?;
+    Ok((store, Arc::new(catalogue)))
+}
+
+async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; choose another {key}"))
+}
+
+/// Tells programs on this machine where the APIs are, for ports that the system chose.
+fn write_endpoints(data_dir: &Path, api: SocketAddr, admin: SocketAddr) -> anyhow::Result<()> {
+    let endpoints = json!({"api": format!("http://{api}"), "admin": format!("http://{admin}")});
+    let path = data_dir.join("endpoints.json");
+    let temporary = data_dir.join("endpoints.json.new");
+    std::fs::write(&temporary, endpoints.to_string())
+        .and_then(|()| std::fs::rename(&temporary, &path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+async fn serve_api(listener: TcpListener, api: Arc<Api>, stop: CancellationToken) {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(api.config.api.idle_timeout_s))
+        .max_buf_size(HEAD_LEN_MAX)
+        .keep_alive(true);
+    let slots = Arc::new(Semaphore::new(api.config.api.connections_max));
+    let graceful = GracefulShutdown::new();
+    loop {
+        // A connection without a slot waits in the listener's queue.
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            break;
+        };
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            () = stop.cancelled() => break,
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
+        }
+        let api = api.clone();
+        let service = service_fn(move |request| {
+            let api = api.clone();
+            async move { Ok::<_, std::convert::Infallible>(api.handle(request).await) }
+        });
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, %error, "connection ended");
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(GRACE, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "some requests did not end in {} seconds and are cut off",
+            GRACE.as_secs()
+        );
+    }
+}
+
+async fn serve_admin(listener: TcpListener, routes: axum::Router, stop: CancellationToken) {
+    let service = hyper_util::service::TowerToHyperService::new(routes);
+    let graceful = GracefulShutdown::new();
+    let http = {
+        let mut http = hyper::server::conn::http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs(60));
+        http
+    };
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept an admin connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            () = stop.cancelled() => break,
+        };
+        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "admin connection ended");
+            }
+        });
+    }
+    drop(listener);
+    // Long streams of an operator do not hold up a stop.
+    let _ended = tokio::time::timeout(Duration::from_secs(1), graceful.shutdown()).await;
+}

@@ -1,0 +1,77 @@
+//! Images as JSON.
+
+use serde_json::{Map, Value, json};
+use vitrail_proto::record::Data;
+
+use crate::catalogue::{Image, Status};
+
+/// The API's document of an image.
+pub(super) fn image(image: &Image) -> Value {
+    let id = image.id.to_string();
+    let data = image.data.as_ref();
+    let mut document: Map<String, Value> = image
+        .properties
+        .iter()
+        .map(|(k, v)| (k.clone(), Value::from(v.as_str())))
+        .collect();
+    let mut set = |key: &str, value: Value| document.insert(key.to_owned(), value);
+    set("name", json!(image.name));
+    set("disk_format", json!(image.disk_format));
+    set("container_format", json!(image.container_format));
+    set("visibility", image.visibility.as_str().into());
+    set("size", json!(data.map(|d| d.size)));
+    set("virtual_size", json!(data.and_then(|d| d.virtual_size)));
+    set("status", image.status.as_str().into());
+    set("checksum", json!(data.map(md5)));
+    set("protected", image.protected.into());
+    set("min_ram", image.min_ram.into());
+    set("min_disk", image.min_disk.into());
+    set("owner", json!(image.owner));
+    set("os_hidden", image.hidden.into());
+    set("os_hash_algo", json!(data.map(|_| "sha512")));
+    set("os_hash_value", json!(data.map(sha512)));
+    set("id", id.as_str().into());
+    set("created_at", time(image.created_at).into());
+    set("updated_at", time(image.updated_at).into());
+    set("tags", json!(image.tags));
+    set("self", format!("/v2/images/{id}").into());
+    set("file", format!("/v2/images/{id}/file").into());
+    set("schema", "/v2/schemas/image".into());
+    debug_assert!(data.is_some() || !matches!(image.status, Status::Active));
+    Value::Object(document)
+}
+
+/// MD5 of an image as hexadecimal text.
+pub(super) fn md5(data: &Data) -> String {
+    hex(&data.md5)
+}
+
+/// SHA-512 of an image as hexadecimal text.
+pub(super) fn sha512(data: &Data) -> String {
+    hex(&data.sha512)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a String does not fail.
+        let _infallible = write!(out, "{byte:02x}");
+    }
+    out
+}
+
+/// Milliseconds since 1970 as `2026-11-24T08:19:30Z`.
+pub(crate) fn time(unix_ms: u64) -> String {
+    let seconds = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| "9999-12-31T23:59:59Z".to_owned(), |t| t.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn times_have_no_fraction() {
+        assert_eq!(super::time(1_780_272_000_999), "2026-06-01T00:00:00Z");
+    }
+}

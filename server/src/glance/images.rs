@@ -1,0 +1,176 @@
+//! Creating, showing, changing and deleting images.
+
+use hyper::header::{HeaderName, HeaderValue, LOCATION};
+use hyper::{Response, StatusCode};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::request::{Call, parse_id};
+use super::route::expect_no_body;
+use super::validate::{self, Kind};
+use super::{ApiError, ApiResult, Body, blocking, document, empty, json, patch, versions};
+use crate::auth::policy::{self, Action};
+use crate::catalogue::{Changes, Image, Status, field};
+
+static STORE_IDS: HeaderName = HeaderName::from_static("openstack-image-store-ids");
+
+pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
+    if !policy::may_create(&call.identity) {
+        return Err(ApiError::denied(Action::AddImage));
+    }
+    let (api, who) = (call.api.clone(), call.identity.clone());
+    let base = versions::base(&call.headers, api.config.api.public_endpoint.as_deref());
+    let body = call.json().await?;
+    let document = body
+        .as_object()
+        .ok_or_else(|| ApiError::bad_request("The request body must be a JSON object."))?;
+
+    let mut changes = Changes::new();
+    changes.set_text(field::OWNER, who.project.clone());
+    changes.set_text(field::VISIBILITY, Some("shared".into()));
+    let mut id = Uuid::new_v4();
+    let mut properties = 0;
+    for (name, value) in document {
+        match validate::kind(name) {
+            _ if name == "id" => {
+                id = value.as_str().and_then(parse_id).ok_or_else(|| {
+                    ApiError::bad_request(format!(
+                        "Provided object does not match schema 'image': {value} is not a UUID"
+                    ))
+                })?;
+            }
+            _ if name == "locations" => {
+                return Err(ApiError::forbidden("Attribute 'locations' is reserved."));
+            }
+            Kind::ReadOnly => {
+                return Err(ApiError::forbidden(format!(
+                    "Attribute '{name}' is read-only."
+                )));
+            }
+            Kind::Reserved => {
+                return Err(ApiError::forbidden(format!(
+                    "Access was denied to this resource. Attribute '{name}' is reserved."
+                )));
+            }
+            Kind::Base if name == "tags" => {
+                for tag in validate::tags(value)? {
+                    changes.set_tag(&tag, true);
+                }
+            }
+            Kind::Base
+                if name == "owner"
+                    && !who.is_admin()
+                    && value.as_str() != who.project.as_deref() =>
+            {
+                return Err(ApiError::forbidden(format!(
+                    "Access was denied to this resource. You are not permitted to create images \
+                     owned by {value}"
+                )));
+            }
+            Kind::Base => validate::base(&mut changes, &who, name, value)?,
+            Kind::Property => {
+                properties += 1;
+                if properties > validate::PROPERTIES_MAX {
+                    return Err(validate::too_many("properties", validate::PROPERTIES_MAX));
+                }
+                changes.set_property(name, Some(validate::property(name, value)?));
+            }
+        }
+    }
+    changes.set_status(Status::Queued);
+    let site = api.catalogue.site().to_owned();
+    let image = blocking(move || api.catalogue.create(id, changes)).await??;
+
+    let mut answer = json(StatusCode::CREATED, &document::image(&image));
+    let location = format!("{base}/v2/images/{}", image.id);
+    if let Ok(value) = HeaderValue::from_str(&location) {
+        answer.headers_mut().insert(LOCATION, value);
+    }
+    if let Ok(value) = HeaderValue::from_str(&site) {
+        answer.headers_mut().insert(STORE_IDS.clone(), value);
+    }
+    Ok(answer)
+}
+
+pub(super) fn show(call: &Call, id: &str) -> ApiResult<Response<Body>> {
+    expect_no_body(call)?;
+    Ok(json(StatusCode::OK, &document::image(&*call.image(id)?)))
+}
+
+pub(super) async fn update(call: Call, id: &str) -> ApiResult<Response<Body>> {
+    let syntax = patch::Syntax::of(&call)?;
+    let image = call.image_for(id, Action::ModifyImage)?;
+    let (api, who) = (call.api.clone(), call.identity.clone());
+    let operations = patch::parse(syntax, &call.json().await?)?;
+    let image = blocking(move || {
+        // Checked again on the image as it is now: all operations happen, or none.
+        api.catalogue
+            .modify(image.id, |image| patch::apply(&operations, image, &who))
+    })
+    .await??;
+    Ok(json(StatusCode::OK, &document::image(&image)))
+}
+
+pub(super) async fn delete(call: Call, id: &str) -> ApiResult<Response<Body>> {
+    let image = call.image(id).map_err(|_| {
+        ApiError::new(
+            StatusCode::NOT_FOUND,
+            format!("Failed to find image {id} to delete"),
+        )
+    })?;
+    if !policy::may(&call.identity, Action::DeleteImage, &image) {
+        return Err(ApiError::denied(Action::DeleteImage));
+    }
+    let api = call.api.clone();
+    blocking(move || {
+        api.catalogue.delete(image.id, |image: &Image| {
+            if image.protected {
+                return Err(ApiError::forbidden(format!(
+                    "Image {} is protected and cannot be deleted.",
+                    image.id
+                )));
+            }
+            Ok(())
+        })?;
+        api.collector.wake();
+        Ok(empty(StatusCode::NO_CONTENT))
+    })
+    .await?
+}
+
+pub(super) async fn act(call: Call, id: &str, action: &str) -> ApiResult<Response<Body>> {
+    let (rule, target) = match action {
+        "deactivate" => (Action::Deactivate, Status::Deactivated),
+        _ => (Action::Reactivate, Status::Active),
+    };
+    let image = call.image_for(id, rule)?;
+    let (api, action) = (call.api.clone(), action.to_owned());
+    blocking(move || {
+        api.catalogue.modify(image.id, |image| {
+            let mut changes = Changes::new();
+            match image.status {
+                Status::Active | Status::Deactivated if image.status == target => {}
+                Status::Active | Status::Deactivated => {
+                    changes.set_status(target);
+                }
+                status => {
+                    return Err(ApiError::forbidden(format!(
+                        "Not allowed to {action} image in status '{status}'"
+                    )));
+                }
+            }
+            Ok(changes)
+        })
+    })
+    .await??;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// A JSON value as an error message shows it, cut to a readable length.
+pub(super) fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(80) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}

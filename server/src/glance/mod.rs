@@ -1,0 +1,121 @@
+//! The Image API, version 2, as Glance speaks it.
+//!
+//! [`Api::handle`] takes a request to an answer; [`route`] finds the handler. Where clients can see a
+//! difference (codes, headers, JSON, order, transitions) the answers are those of Glance, series
+//! 2026.1.
+
+mod data;
+pub(crate) mod document;
+mod error;
+mod images;
+mod list;
+mod patch;
+mod range;
+mod request;
+mod route;
+mod schema;
+mod tags;
+mod upload;
+mod validate;
+mod versions;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::header::{CONTENT_LENGTH, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use tracing::Instrument;
+use uuid::Uuid;
+use vitrail_chunkstore::Store;
+
+use crate::auth::Authenticator;
+use crate::catalogue::Catalogue;
+use crate::collector::Collector;
+use crate::config::Config;
+use crate::metrics::Metrics;
+
+pub use error::{ApiError, ApiResult};
+
+/// Body of every answer.
+pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Everything that handlers use.
+pub struct Api {
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) store: Store,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) collector: Arc<Collector>,
+    pub(crate) config: Arc<Config>,
+}
+
+impl Api {
+    /// Answers a request. Never fails: errors are answers.
+    pub async fn handle(
+        self: Arc<Self>,
+        request: Request<hyper::body::Incoming>,
+    ) -> Response<Body> {
+        let started = Instant::now();
+        let id = Uuid::new_v4();
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let span = tracing::info_span!("request", id = %format_args!("req-{id}"));
+        let metrics = self.metrics.clone();
+        let (route, answer) = route::answer(self, request, id)
+            .instrument(span.clone())
+            .await;
+        let took = started.elapsed();
+        metrics.request(route, answer.status().as_u16(), took);
+        span.in_scope(|| log(&method, &path, answer.status(), took));
+        answer
+    }
+}
+
+fn log(method: &hyper::Method, path: &str, status: StatusCode, took: Duration) {
+    let ms = took.as_secs_f64() * 1000.0;
+    if status.is_server_error() {
+        tracing::error!(%method, path, status = status.as_u16(), ms, "answered");
+    } else {
+        tracing::info!(%method, path, status = status.as_u16(), ms, "answered");
+    }
+}
+
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// An answer without a body.
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut answer = Response::new(full(""));
+    *answer.status_mut() = status;
+    answer
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    answer
+}
+
+/// An answer of JSON.
+fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+    let mut answer = Response::new(full(value.to_string()));
+    *answer.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    answer
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, json);
+    answer
+}
+
+/// Runs work that may wait for the disk off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> ApiResult<T> {
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
+        .await
+        .map_err(|error| ApiError::internal(&error))
+}

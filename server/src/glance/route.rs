@@ -1,0 +1,133 @@
+//! From method and path to a handler.
+
+use std::sync::Arc;
+
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use uuid::Uuid;
+
+use super::request::{Call, accept, decode, parse_query};
+use super::{
+    Api, ApiError, ApiResult, Body, data, full, images, list, schema, tags, upload, versions,
+};
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
+
+/// Answers a request; the name of its route is for metrics.
+pub(super) async fn answer(
+    api: Arc<Api>,
+    request: Request<Incoming>,
+    id: Uuid,
+) -> (&'static str, Response<Body>) {
+    let (parts, body) = request.into_parts();
+    let accept = accept(&parts.headers);
+    let path = parts.uri.path();
+    if let Some(answer) = discovery(&api, path, &parts) {
+        return ("discovery", answer);
+    }
+    let mut segments: Vec<String> = path.split('/').skip(1).map(decode).collect();
+    if segments
+        .first()
+        .is_some_and(|first| versions::is_version(first))
+    {
+        segments.remove(0);
+    }
+    let call = Call {
+        identity: api.authenticator.identify(&parts.headers),
+        api,
+        method: parts.method,
+        headers: parts.headers,
+        query: parse_query(parts.uri.query().unwrap_or_default()),
+        body,
+    };
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let (route, result) = dispatch(call, &segments).await;
+    let mut answer = result.unwrap_or_else(|error| {
+        tracing::debug!(status = %error.status(), message = error.message(), "refused");
+        error.into_response(&accept)
+    });
+    if let Ok(value) = HeaderValue::from_str(&format!("req-{id}")) {
+        answer.headers_mut().insert(REQUEST_ID.clone(), value);
+    }
+    (route, answer)
+}
+
+/// What is answered before anybody asks who is calling.
+fn discovery(api: &Api, path: &str, parts: &hyper::http::request::Parts) -> Option<Response<Body>> {
+    if path == "/healthcheck" {
+        return Some(Response::new(full("OK")));
+    }
+    if parts.method == Method::OPTIONS {
+        return Some(super::empty(StatusCode::OK));
+    }
+    let first = path.split('/').nth(1).unwrap_or_default();
+    let by_media_type = versions::asked_by_media_type(&parts.headers);
+    if versions::is_version(first) || (by_media_type && !first.is_empty()) {
+        return None;
+    }
+    let status = if first == "versions" {
+        StatusCode::OK
+    } else {
+        StatusCode::MULTIPLE_CHOICES
+    };
+    let public = api.config.api.public_endpoint.as_deref();
+    Some(versions::document(status, &parts.headers, public))
+}
+
+async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Response<Body>>) {
+    let method = call.method.clone();
+    let not_allowed = |allowed| Err(ApiError::method(allowed, &method));
+    match *segments {
+        ["images"] => match method {
+            Method::GET => ("images.list", list::list(&call)),
+            Method::POST => ("images.create", images::create(call).await),
+            _ => ("images", not_allowed("GET, POST")),
+        },
+        ["images", id] => match method {
+            Method::GET => ("images.show", images::show(&call, id)),
+            Method::PATCH => ("images.update", images::update(call, id).await),
+            Method::DELETE => ("images.delete", images::delete(call, id).await),
+            _ => ("images.one", not_allowed("GET, PATCH, DELETE")),
+        },
+        ["images", id, "file"] => match method {
+            Method::GET => ("images.download", data::download(call, id).await),
+            Method::PUT => ("images.upload", upload::upload(call, id).await),
+            _ => ("images.file", not_allowed("GET, PUT")),
+        },
+        ["images", id, "tags", tag] => match method {
+            Method::PUT => ("images.tag", tags::put(call, id, tag).await),
+            Method::DELETE => ("images.untag", tags::delete(call, id, tag).await),
+            _ => ("images.tags", not_allowed("PUT, DELETE")),
+        },
+        [
+            "images",
+            id,
+            "actions",
+            action @ ("deactivate" | "reactivate"),
+        ] => match method {
+            Method::POST => ("images.action", images::act(call, id, action).await),
+            _ => ("images.action", not_allowed("POST")),
+        },
+        ["schemas", name] => match (schema::named(name), &method) {
+            (None, _) => ("schemas", Err(ApiError::not_found())),
+            (Some(schema), &Method::GET) => (
+                "schemas",
+                expect_no_body(&call).map(|()| super::json(StatusCode::OK, &schema)),
+            ),
+            _ => ("schemas", not_allowed("GET")),
+        },
+        _ => ("unknown", Err(ApiError::not_found())),
+    }
+}
+
+/// Refuses a body where none is meant.
+pub(super) fn expect_no_body(call: &Call) -> ApiResult<()> {
+    if call.body.is_end_stream() {
+        Ok(())
+    } else {
+        Err(ApiError::bad_request(
+            "A body is not expected with this request.",
+        ))
+    }
+}

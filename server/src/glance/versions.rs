@@ -1,0 +1,68 @@
+//! The versions document. It names exactly what is answered: clients choose features by it.
+
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{HeaderMap, Response, StatusCode};
+use serde_json::json;
+
+use super::{Body, full};
+
+/// Versions, the current one first. 2.6 (import) and 2.8 (stores) on are left out until they work: a client
+/// must not find what is not there.
+const VERSIONS: [&str; 7] = ["2.7", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0"];
+
+/// Whether a path's first segment names a version: `v2` or any version that is advertised.
+pub(super) fn is_version(segment: &str) -> bool {
+    segment == "v2"
+        || segment
+            .strip_prefix('v')
+            .is_some_and(|v| VERSIONS.contains(&v))
+}
+
+/// Whether `Accept` names a version of the API, for paths without one.
+pub(super) fn asked_by_media_type(headers: &HeaderMap) -> bool {
+    headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|accept| accept.strip_prefix("application/vnd.openstack.images-"))
+        .is_some_and(is_version)
+}
+
+/// The document, with links to the host that the client asked, or to the public endpoint.
+pub(super) fn document(
+    status: StatusCode,
+    headers: &HeaderMap,
+    public: Option<&str>,
+) -> Response<Body> {
+    let href = format!("{}/v2/", base(headers, public));
+    let versions: Vec<_> = VERSIONS
+        .iter()
+        .enumerate()
+        .map(|(i, version)| {
+            json!({
+                "id": format!("v{version}"),
+                "status": if i == 0 { "CURRENT" } else { "SUPPORTED" },
+                "links": [{"rel": "self", "href": href}],
+            })
+        })
+        .collect();
+    let mut answer = Response::new(full(json!({"versions": versions}).to_string()));
+    *answer.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(CONTENT_TYPE, json);
+    answer
+}
+
+/// The URL of this API as the client sees it.
+pub(super) fn base(headers: &HeaderMap, public: Option<&str>) -> String {
+    if let Some(url) = public {
+        return url.trim_end_matches('/').to_owned();
+    }
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let scheme = text("x-forwarded-proto")
+        .filter(|s| *s == "https")
+        .unwrap_or("http");
+    let host = text("x-forwarded-host")
+        .or(text(HOST.as_str()))
+        .unwrap_or("localhost");
+    format!("{scheme}://{host}")
+}

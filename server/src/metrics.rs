@@ -1,0 +1,130 @@
+//! What Prometheus sees.
+
+use std::time::Duration;
+
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+use vitrail_chunkstore::Stats;
+
+/// All metrics of the daemon.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    /// Bytes of images received from clients.
+    pub received_bytes: IntCounter,
+    /// Bytes of images sent to clients.
+    pub sent_bytes: IntCounter,
+    /// Uploads that did not end in an active image.
+    pub uploads_failed: IntCounter,
+    /// Reads that found a chunk missing or damaged.
+    pub read_errors: IntCounter,
+    images: IntGauge,
+    store_bytes: IntGauge,
+    store_logical_bytes: IntGauge,
+    store_unique_bytes: IntGauge,
+    store_free_bytes: IntGauge,
+    chunks: IntGauge,
+    damaged_chunks: IntGauge,
+    memory_bytes: IntGauge,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process))?;
+        let counter = |name: &str, help: &str| -> Result<_, prometheus::Error> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauge = |name: &str, help: &str| -> Result<_, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let requests = IntCounterVec::new(
+            Opts::new(
+                "vitrail_http_requests_total",
+                "HTTP requests by route and status code",
+            ),
+            &["route", "code"],
+        )?;
+        registry.register(Box::new(requests.clone()))?;
+        let request_seconds = HistogramVec::new(
+            HistogramOpts::new(
+                "vitrail_http_request_seconds",
+                "Seconds from a request's head to its answer's head, by route",
+            )
+            .buckets(vec![
+                0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 300.0,
+            ]),
+            &["route"],
+        )?;
+        registry.register(Box::new(request_seconds.clone()))?;
+        Ok(Self {
+            requests,
+            request_seconds,
+            received_bytes: counter(
+                "vitrail_image_received_bytes_total",
+                "Image bytes from clients",
+            )?,
+            sent_bytes: counter("vitrail_image_sent_bytes_total", "Image bytes to clients")?,
+            uploads_failed: counter("vitrail_uploads_failed_total", "Uploads that failed")?,
+            read_errors: counter(
+                "vitrail_read_errors_total",
+                "Reads of missing or damaged chunks",
+            )?,
+            images: gauge("vitrail_images", "Images in the catalogue")?,
+            store_bytes: gauge("vitrail_store_bytes", "Bytes of the store on disk")?,
+            store_logical_bytes: gauge(
+                "vitrail_store_logical_bytes",
+                "Sum of stored images' sizes",
+            )?,
+            store_unique_bytes: gauge(
+                "vitrail_store_unique_bytes",
+                "Raw bytes of distinct chunks",
+            )?,
+            store_free_bytes: gauge("vitrail_store_free_bytes", "Bytes free on the disk")?,
+            chunks: gauge("vitrail_chunks", "Distinct chunks")?,
+            damaged_chunks: gauge(
+                "vitrail_damaged_chunks",
+                "Chunks found damaged since the start",
+            )?,
+            memory_bytes: gauge("vitrail_memory_reserved_bytes", "Buffer memory in use")?,
+            registry,
+        })
+    }
+
+    /// Counts a request that was answered.
+    pub fn request(&self, route: &'static str, code: u16, took: Duration) {
+        self.requests
+            .with_label_values(&[route, &code.to_string()])
+            .inc();
+        self.request_seconds
+            .with_label_values(&[route])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Sets the gauges that are read from elsewhere when somebody looks.
+    pub fn set_store(&self, stats: &Stats, images: usize, memory: u64) {
+        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.images.set(signed(images as u64));
+        self.store_bytes
+            .set(signed(stats.pack_bytes + stats.index_bytes));
+        self.store_logical_bytes.set(signed(stats.logical_bytes));
+        self.store_unique_bytes.set(signed(stats.unique_bytes));
+        self.store_free_bytes.set(signed(stats.free_bytes));
+        self.chunks.set(signed(stats.chunks));
+        self.damaged_chunks.set(signed(stats.damaged_chunks));
+        self.memory_bytes.set(signed(memory));
+    }
+
+    /// The text exposition format.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
