@@ -2,31 +2,33 @@
 
 use std::time::Duration;
 
-use super::delivery::{Delivery, Sample, bytes_in};
-use super::filter::{MinRtt, WindowedMax};
-use super::loss::LossMeter;
-use super::rival::Rival;
+use super::deference::{Deference, queue_shows};
+use super::loss::{LossMeter, Verdict};
+use super::model::{Model, Round};
+use super::rival::{Observation, Rival};
 use super::{Class, Snapshot, State};
 
 /// Initial window, packets (RFC 9002, 7.2).
 const WINDOW_INITIAL_PACKETS: u64 = 10;
 
-/// Smallest window, packets. Four keep an acknowledgement of every second packet flowing.
+/// Smallest window, packets: four keep acknowledgements of every second packet flowing; a
+/// background flow makes do with fewer.
 const WINDOW_MIN_PACKETS: u64 = 4;
+const WINDOW_MIN_PACKETS_BACKGROUND: u64 = 3;
 
 /// Largest window, bytes: 1 Gbit/s over 500 ms. What an endless stream of false acknowledgements
 /// can make the sender hold.
 const WINDOW_MAX: u64 = 64 << 20;
 
-/// A round lasts one round trip, but not less than this: rounds of a LAN would hold too few
-/// packets, and fewer than one late acknowledgement, to tell anything.
-const ROUND_MIN: Duration = Duration::from_millis(10);
+/// With fewer packets in a round, each may have been acknowledged as late as a receiver is allowed
+/// to (RFC 9000, 18.2), and the round trip tells nothing of a shorter queue.
+const FEW_PACKETS: u64 = 8;
+const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 
-/// Rounds for which the largest delivery rate counts: one whole cycle with its probe.
-const RATE_ROUNDS: u64 = 10;
-
-/// Time for which the smallest round trip counts.
+/// Time for which the smallest round trip counts without being seen again. Background flows stand
+/// aside for as long as a queue lasts, and must not come to take it for the path.
 const MIN_RTT_SPAN: Duration = Duration::from_secs(10);
+const MIN_RTT_SPAN_BACKGROUND: Duration = Duration::from_secs(60);
 
 /// Growth of the rate in a round of start-up that shows that the path is not yet full.
 const STARTUP_GROWTH: f64 = 1.25;
@@ -34,7 +36,10 @@ const STARTUP_GROWTH: f64 = 1.25;
 /// Rounds without that growth that end start-up.
 const STARTUP_FULL_ROUNDS: u32 = 3;
 
-/// Window over bandwidth-delay product.
+/// Rounds after which start-up's queue is let out even if the round trip does not say so.
+const DRAIN_ROUNDS_MAX: u32 = 3;
+
+// Window over bandwidth-delay product.
 const GAIN_STARTUP: f64 = 2.0;
 const GAIN_CRUISE: f64 = 1.04;
 const GAIN_UP: f64 = 1.25;
@@ -44,7 +49,7 @@ const GAIN_PROBE_RTT: f64 = 0.5;
 /// Growth of the rate that makes a probe go on.
 const PROBE_GROWTH: f64 = 1.1;
 
-/// Shortest time with a nearly empty path while measuring the smallest round trip.
+/// Shortest time with a half-empty path while measuring the smallest round trip.
 const PROBE_RTT_TIME: Duration = Duration::from_millis(200);
 
 /// Rounds of cruising between probes: the least, and how many a random part adds, so that flows
@@ -52,38 +57,44 @@ const PROBE_RTT_TIME: Duration = Duration::from_millis(200);
 const CRUISE_ROUNDS_MIN: u32 = 4;
 const CRUISE_ROUNDS_SPREAD: u32 = 3;
 
-/// Rounds of cruising in company, where the path is filled without probes.
+/// Rounds of cruising in company, where the path is full without probes, until the next look
+/// whether the rival is still there.
 const CRUISE_ROUNDS_COMPANY: u32 = 12;
+const CRUISE_ROUNDS_STUBBORN: u32 = 100;
 
 /// Doublings of the pause after probes that only caused losses.
 const PROBE_BACKOFF_MAX: u32 = 3;
 
-/// What is left of the window's bound after a round that lost too much.
-const BOUND_DECREASE: f64 = 0.85;
+/// Part of what got through in an overrun that is used until the next probe.
+const HEADROOM: f64 = 0.96;
 
-/// What a loss-free probe adds to that bound.
-const BOUND_INCREASE: f64 = 1.1;
+/// What each round of a probe without overrun adds to the bound of the window.
+const BOUND_INCREASE: f64 = 1.15;
 
-/// Congestion controller of one connection. See the [module](super) for the order of calls.
+/// Smallest part of the window that an overrun leaves: a burst of losses says little of the path.
+const BOUND_LEAST: f64 = 0.5;
+
+/// What a round without overrun adds where there are no probes: for background flows, and beside a
+/// rival that does not yield.
+const BOUND_INCREASE_ROUND: f64 = 1.02;
+
+/// What is left of the window after an overrun beside a rival that does not yield.
+const BOUND_DECREASE_STUBBORN: f64 = 0.95;
+
+/// Congestion controller of one path. See the [module](super) for the order of calls.
 #[derive(Clone, Debug)]
 pub struct Controller {
     class: Class,
     mtu: u64,
     random: u64,
-
-    delivery: Delivery,
+    model: Model,
     in_flight: u64,
-    lost: u64,
-    rate: WindowedMax,
-    min_rtt: MinRtt,
-    smoothed_rtt: Option<Duration>,
-    aggregation: Aggregation,
-    round: Round,
-
     phase: Phase,
     loss: LossMeter,
-    /// Upper bound of the window after losses beyond the random ones.
+    /// Upper bound of the window after an overrun.
     bound: Option<u64>,
+    /// The path marked packets in this round.
+    marked: bool,
     probe_backoff: u32,
     rival: Rival,
     /// Window of the last cruise: what the flow holds when it neither probes nor drains.
@@ -112,22 +123,17 @@ enum Phase {
         rounds: u32,
     },
     ProbeRtt {
+        /// Set once the path is half empty.
         until: Option<Duration>,
         rtt: Option<Duration>,
     },
+    Defer(Deference),
 }
 
-/// The round at hand: from a departure until its acknowledgement.
-#[derive(Clone, Copy, Debug)]
-struct Round {
-    number: u64,
-    started_at: Duration,
-    /// The round ends when a packet is acknowledged that left after this much was delivered.
-    ends_at_delivered: u64,
-    rtt_min: Option<Duration>,
-    app_limited: bool,
-    marked: bool,
-}
+const STARTUP: Phase = Phase::Startup {
+    full_rate: 0,
+    full_rounds: 0,
+};
 
 impl Controller {
     /// A controller for a new path. `mtu` is the size of a full packet in bytes; `seed` makes
@@ -139,27 +145,12 @@ impl Controller {
             class,
             mtu,
             random: seed | 1,
-            delivery: Delivery::new(now),
+            model: Model::new(now),
             in_flight: 0,
-            lost: 0,
-            rate: WindowedMax::new(RATE_ROUNDS),
-            min_rtt: MinRtt::new(MIN_RTT_SPAN),
-            smoothed_rtt: None,
-            aggregation: Aggregation::new(now),
-            round: Round {
-                number: 0,
-                started_at: now,
-                ends_at_delivered: 0,
-                rtt_min: None,
-                app_limited: false,
-                marked: false,
-            },
-            phase: Phase::Startup {
-                full_rate: 0,
-                full_rounds: 0,
-            },
-            loss: LossMeter::default(),
+            phase: STARTUP,
+            loss: LossMeter::new(),
             bound: None,
+            marked: false,
             probe_backoff: 0,
             rival: Rival::default(),
             cruise_window: window,
@@ -167,7 +158,7 @@ impl Controller {
         }
     }
 
-    /// Bytes that may be on the path; at least four packets, at most 64 MiB.
+    /// Bytes that may be on the path; at least three packets, at most 64 MiB.
     pub fn window(&self) -> u64 {
         self.window
     }
@@ -179,7 +170,14 @@ impl Controller {
 
     /// Changes the class; takes effect with the next acknowledgement.
     pub fn set_class(&mut self, class: Class) {
+        if self.class == class {
+            return;
+        }
         self.class = class;
+        self.phase = match (class, self.phase) {
+            (Class::Interactive, Phase::Defer(_)) => STARTUP,
+            (_, phase) => phase,
+        };
     }
 
     /// The size of a full packet changed.
@@ -190,38 +188,27 @@ impl Controller {
 
     /// Packets of `bytes` in all left at `now`.
     pub fn on_sent(&mut self, now: Duration, bytes: u64) {
-        self.delivery.on_sent(now, self.in_flight == 0);
+        self.model.on_sent(now, self.in_flight == 0);
         self.in_flight = self.in_flight.saturating_add(bytes);
     }
 
     /// A packet of `bytes` that left at `sent_at` was acknowledged.
     pub fn on_acked(&mut self, now: Duration, sent_at: Duration, bytes: u64) {
-        self.delivery.on_acked(now, sent_at, bytes);
+        self.model.on_acked(now, sent_at, bytes);
         self.loss.on_delivered(bytes);
-        self.aggregation.on_acked(bytes);
     }
 
     /// All packets of one acknowledgement were reported. `in_flight` is what is still on the path;
     /// `app_limited` says that the sender had nothing more to send before it.
     pub fn on_acks_ended(&mut self, now: Duration, in_flight: u64, app_limited: bool) {
         self.in_flight = in_flight;
-        self.round.app_limited |= app_limited;
-        let Some(sample) = self
-            .delivery
-            .end_batch(now, self.min_rtt.get(), app_limited)
-        else {
-            return;
-        };
-        self.update_model(now, &sample);
-        if matches!(self.phase, Phase::Startup { .. }) {
-            self.grow_startup(app_limited);
+        let (acked, round) = self.model.end_batch(now, app_limited);
+        if matches!(self.phase, Phase::Startup { .. }) && !app_limited {
+            self.grow_startup(acked);
         }
-        let round_over = sample.prior_delivered >= self.round.ends_at_delivered
-            && now.saturating_sub(self.round.started_at) >= ROUND_MIN;
-        if round_over {
-            self.end_round(now);
+        if let Some(round) = round {
+            self.end_round(now, &round);
         }
-        self.step_probe_rtt(now);
         self.set_window(now);
     }
 
@@ -229,22 +216,20 @@ impl Controller {
     /// several probe timeouts (RFC 9002, 7.6).
     pub fn on_lost(&mut self, now: Duration, bytes: u64, persistent: bool) {
         self.in_flight = self.in_flight.saturating_sub(bytes);
-        self.lost = self.lost.saturating_add(bytes);
+        self.model.on_lost(bytes);
         self.loss.on_lost(bytes);
         if persistent {
             self.restart(now);
         }
     }
 
-    /// The path marked packets instead of dropping them (ECN): answered like losses beyond the
-    /// random ones, once per round.
+    /// The path marked packets instead of dropping them (ECN): answered like an overrun, once per
+    /// round.
     pub fn on_marked(&mut self, now: Duration) {
-        if self.round.marked {
-            return;
+        if !std::mem::replace(&mut self.marked, true) {
+            self.on_overrun(1.0 - GAIN_DOWN);
+            self.set_window(now);
         }
-        self.round.marked = true;
-        self.on_overrun(now);
-        self.set_window(now);
     }
 
     /// What the controller knows.
@@ -257,66 +242,61 @@ impl Controller {
                 Phase::ProbeUp { .. } => State::ProbeUp,
                 Phase::ProbeDown { .. } => State::ProbeDown,
                 Phase::ProbeRtt { .. } => State::ProbeRtt,
+                Phase::Defer(_) => State::Defer,
             },
             window: self.window,
-            rate: self.rate.get(),
-            min_rtt: self.min_rtt.get(),
-            smoothed_rtt: self.smoothed_rtt,
-            delivered: self.delivery.delivered(),
-            lost: self.lost,
+            rate: self.model.rate(),
+            min_rtt: self.model.min_rtt.get(),
+            smoothed_rtt: self.model.smoothed_rtt(),
+            delivered: self.model.delivered(),
+            lost: self.model.lost(),
             in_company: self.rival.is_present(),
         }
     }
 
-    fn update_model(&mut self, now: Duration, sample: &Sample) {
-        let rtt = sample.rtt;
-        self.min_rtt.insert(now, rtt);
-        self.round.rtt_min = Some(self.round.rtt_min.map_or(rtt, |min| min.min(rtt)));
-        self.smoothed_rtt = Some(self.smoothed_rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
-        if let Some(rate) = sample.rate
-            && (!sample.app_limited || rate > self.rate.get())
-        {
-            self.rate.insert(self.round.number, rate);
-        }
-        self.aggregation
-            .end_batch(now, self.rate.get(), self.round.number);
-    }
-
     /// Doubles per round, and not beyond twice what the path is known to carry: one round trip
     /// after the path is full, the window stops at a queue of one bandwidth-delay product.
-    fn grow_startup(&mut self, app_limited: bool) {
-        if app_limited {
-            return;
-        }
-        let acked = self.aggregation.batch;
+    fn grow_startup(&mut self, acked: u64) {
         let mut window = self.window.saturating_add(acked);
-        if self.rate.get() > 0 {
+        if self.model.rate() > 0 {
             window = window.min(self.target(GAIN_STARTUP)).max(self.window);
         }
         self.window = self.clamp(window);
     }
 
-    fn end_round(&mut self, now: Duration) {
-        let round = self.round;
-        let delivered = self.delivery.delivered();
-        self.round = Round {
-            number: round.number + 1,
-            started_at: now,
-            ends_at_delivered: delivered,
-            rtt_min: None,
-            app_limited: false,
-            marked: false,
-        };
-        let overrun = self.loss.verdict(self.mtu) == Some(true);
-        if overrun {
-            self.on_overrun(now);
+    fn end_round(&mut self, now: Duration, round: &Round) {
+        self.marked = false;
+        if let (Some((_, rtt_max)), Some(min_rtt)) = (round.rtt, self.model.min_rtt.get()) {
+            let seen = Observation {
+                rtt_max,
+                min_rtt,
+                lost: round.lost > 0,
+                steady: matches!(self.phase, Phase::Cruise { .. }),
+            };
+            self.rival.on_round(now, self.mtu, seen);
+        }
+        let verdict = self.loss.judge(self.mtu, !self.rival.is_present());
+        match verdict {
+            Verdict::Overrun(share) => self.on_overrun(share),
+            Verdict::Indifferent => {
+                self.bound = None;
+                self.probe_backoff = 0;
+            }
+            Verdict::Tolerable if self.rival.is_stubborn() => {
+                self.raise_bound(BOUND_INCREASE_ROUND);
+            }
+            Verdict::Tolerable => {}
         }
         if !round.app_limited {
-            self.rate.expire(self.round.number);
-            self.step(now, &round, overrun);
+            let overrun = matches!(verdict, Verdict::Overrun(_)) && !self.rival.is_present();
+            self.step(now, round, overrun);
         }
-        let resting = matches!(self.phase, Phase::Cruise { .. });
-        if resting && self.min_rtt.is_stale(now) {
+        let span = match self.class {
+            Class::Interactive => MIN_RTT_SPAN,
+            Class::Background => MIN_RTT_SPAN_BACKGROUND,
+        };
+        let resting = matches!(self.phase, Phase::Cruise { .. } | Phase::Defer(_));
+        if resting && self.model.min_rtt.is_stale(now, span) {
             self.phase = Phase::ProbeRtt {
                 until: None,
                 rtt: None,
@@ -324,45 +304,49 @@ impl Controller {
         }
     }
 
-    /// More was lost than the path loses at random: bounds the window by what got through.
-    fn on_overrun(&mut self, now: Duration) {
-        let bound = self.target(1.0).min(self.window);
-        let bound = (bound as f64 * BOUND_DECREASE) as u64;
-        self.bound = Some(self.clamp(bound));
-        self.rival.on_overflow(now, self.mtu);
+    /// More was lost than the path loses anyway: bounds the window by what got through.
+    fn on_overrun(&mut self, share: f64) {
+        if let Phase::Defer(deference) = &mut self.phase {
+            deference.on_overrun();
+            self.window = self.clamp((self.window as f64 * (1.0 - share)) as u64);
+            return;
+        }
+        let bound = if self.rival.is_stubborn() {
+            self.window as f64 * BOUND_DECREASE_STUBBORN
+        } else {
+            self.window as f64 * ((1.0 - share) * HEADROOM).max(BOUND_LEAST)
+        };
+        self.bound = Some(self.clamp(bound as u64));
+        self.back_off_probes();
+    }
+
+    fn raise_bound(&mut self, factor: f64) {
+        let most = if self.rival.is_stubborn() {
+            GAIN_STARTUP
+        } else {
+            GAIN_UP
+        };
+        self.bound = self.bound.and_then(|bound| {
+            let bound = (bound as f64 * factor) as u64;
+            (bound < self.target(most)).then_some(bound)
+        });
     }
 
     fn step(&mut self, now: Duration, round: &Round, overrun: bool) {
-        let rate = self.rate.get();
+        let rate = self.model.rate();
         self.phase = match self.phase {
             Phase::Startup {
                 full_rate,
                 full_rounds,
-            } => {
-                if rate as f64 >= full_rate as f64 * STARTUP_GROWTH && !overrun {
-                    Phase::Startup {
-                        full_rate: rate,
-                        full_rounds: 0,
-                    }
-                } else if overrun
-                    || full_rounds + 1 >= STARTUP_FULL_ROUNDS
-                    || self.queue_over(round, 1.25)
-                {
-                    Phase::Drain { rounds: 0 }
-                } else {
-                    Phase::Startup {
-                        full_rate,
-                        full_rounds: full_rounds + 1,
-                    }
-                }
-            }
+            } => self.step_startup(round, overrun, full_rate, full_rounds),
             Phase::Drain { rounds } => {
-                if rounds >= 2 || !self.queue_over(round, 1.05) {
-                    self.cruise()
-                } else {
+                if rounds < DRAIN_ROUNDS_MAX && self.queue_shows(round) {
                     Phase::Drain { rounds: rounds + 1 }
+                } else {
+                    self.rest()
                 }
             }
+            Phase::Cruise { .. } if self.class == Class::Background => self.rest(),
             Phase::Cruise { rounds_left } => match rounds_left.checked_sub(1) {
                 Some(rounds_left) => Phase::Cruise { rounds_left },
                 None if self.rival.is_present() => Phase::ProbeDown { rounds: 0 },
@@ -374,69 +358,127 @@ impl Controller {
             Phase::ProbeUp {
                 rounds,
                 rate_before,
-            } => {
-                if overrun {
-                    self.probe_backoff = (self.probe_backoff + 1).min(PROBE_BACKOFF_MAX);
-                    Phase::ProbeDown { rounds: 0 }
-                } else if rounds == 0 {
-                    Phase::ProbeUp {
-                        rounds: 1,
-                        rate_before,
-                    }
-                } else {
-                    self.probe_backoff = 0;
-                    self.bound = self.bound.and_then(|bound| {
-                        let bound = (bound as f64 * BOUND_INCREASE) as u64;
-                        (bound < self.target(GAIN_STARTUP)).then_some(bound)
-                    });
-                    if rate as f64 >= rate_before as f64 * PROBE_GROWTH {
-                        Phase::ProbeUp {
-                            rounds: 1,
-                            rate_before: rate,
-                        }
-                    } else {
-                        Phase::ProbeDown { rounds: 0 }
-                    }
-                }
-            }
-            Phase::ProbeDown { rounds } => {
-                // The first round's acknowledgements still come from before it.
-                if rounds > 0
-                    && let (Some(rtt), Some(min)) = (round.rtt_min, self.min_rtt.get())
-                {
+            } => self.step_probe_up(round, overrun, rounds, rate_before),
+            // The first round's acknowledgements still come from before it.
+            Phase::ProbeDown { rounds: 0 } => Phase::ProbeDown { rounds: 1 },
+            Phase::ProbeDown { .. } => {
+                if let Some((rtt, min)) = self.round_trips(round) {
                     self.rival.on_drained(now, rtt, min, self.cruise_window);
-                    self.cruise()
-                } else {
-                    Phase::ProbeDown { rounds: rounds + 1 }
                 }
+                self.rest()
+            }
+            Phase::Defer(mut deference) => {
+                if let Some((rtt, min)) = self.round_trips(round) {
+                    let delivered = self.model.at_min_rtt(round.rate);
+                    let next = deference.next_window(self.window, rtt, min, delivered);
+                    self.window = self.clamp(next);
+                }
+                Phase::Defer(deference)
             }
             phase @ Phase::ProbeRtt { .. } => phase,
         };
     }
 
+    fn step_startup(
+        &self,
+        round: &Round,
+        overrun: bool,
+        full_rate: u64,
+        full_rounds: u32,
+    ) -> Phase {
+        let rate = self.model.rate();
+        let deferring = self.class == Class::Background;
+        if overrun || deferring && self.queue_shows(round) {
+            return Phase::Drain { rounds: 0 };
+        }
+        if rate as f64 >= full_rate as f64 * STARTUP_GROWTH {
+            return Phase::Startup {
+                full_rate: rate,
+                full_rounds: 0,
+            };
+        }
+        let full_rounds = full_rounds + 1;
+        if full_rounds >= STARTUP_FULL_ROUNDS || self.queue_shows(round) {
+            return Phase::Drain { rounds: 0 };
+        }
+        Phase::Startup {
+            full_rate,
+            full_rounds,
+        }
+    }
+
+    fn step_probe_up(
+        &mut self,
+        round: &Round,
+        overrun: bool,
+        rounds: u32,
+        rate_before: u64,
+    ) -> Phase {
+        let rate = self.model.rate();
+        let bounded = self.bound.is_some();
+        if overrun
+            || bounded
+                && self
+                    .loss
+                    .is_excessive(round.delivered, round.lost, self.mtu)
+        {
+            self.back_off_probes();
+            return Phase::ProbeDown { rounds: 0 };
+        }
+        // The first round only fills the path; the second shows what came of it.
+        if rounds == 0 {
+            return Phase::ProbeUp {
+                rounds: 1,
+                rate_before,
+            };
+        }
+        self.probe_backoff = self.probe_backoff.saturating_sub(1);
+        self.raise_bound(BOUND_INCREASE);
+        if bounded || rate as f64 >= rate_before as f64 * PROBE_GROWTH {
+            Phase::ProbeUp {
+                rounds: 1,
+                rate_before: rate,
+            }
+        } else {
+            Phase::ProbeDown { rounds: 0 }
+        }
+    }
+
+    fn back_off_probes(&mut self) {
+        self.probe_backoff = (self.probe_backoff + 2).min(PROBE_BACKOFF_MAX);
+    }
+
+    /// The phase between probes.
+    fn rest(&mut self) -> Phase {
+        if self.class == Class::Background {
+            self.bound = None;
+            return Phase::Defer(Deference::default());
+        }
+        let rounds_left = if self.rival.is_stubborn() {
+            CRUISE_ROUNDS_STUBBORN
+        } else if self.rival.is_present() {
+            CRUISE_ROUNDS_COMPANY
+        } else {
+            (CRUISE_ROUNDS_MIN + self.draw(CRUISE_ROUNDS_SPREAD)) << self.probe_backoff
+        };
+        Phase::Cruise { rounds_left }
+    }
+
     /// Starts over, knowing only the smallest round trip.
     fn restart(&mut self, now: Duration) {
-        self.rate.clear();
+        self.model.restart(now);
+        self.loss.reset();
         self.bound = None;
         self.probe_backoff = 0;
         self.rival = Rival::default();
-        self.loss.reset();
-        self.phase = Phase::Startup {
-            full_rate: 0,
-            full_rounds: 0,
-        };
-        self.round.started_at = now;
-        self.round.ends_at_delivered = self.delivery.delivered();
+        self.phase = STARTUP;
         self.window = self.clamp(0);
     }
 
-    fn step_probe_rtt(&mut self, now: Duration) {
-        let Phase::ProbeRtt { until, rtt } = self.phase else {
-            return;
-        };
+    fn step_probe_rtt(&mut self, now: Duration, until: Option<Duration>, rtt: Option<Duration>) {
         let Some(until) = until else {
             if self.in_flight <= self.target(GAIN_PROBE_RTT) {
-                let hold = PROBE_RTT_TIME.max(self.min_rtt.get().unwrap_or_default());
+                let hold = PROBE_RTT_TIME.max(self.model.min_rtt.get().unwrap_or_default());
                 self.phase = Phase::ProbeRtt {
                     until: Some(now + hold),
                     rtt: None,
@@ -444,7 +486,7 @@ impl Controller {
             }
             return;
         };
-        let rtt = match (rtt, self.round.rtt_min) {
+        let rtt = match (rtt, self.model.latest_rtt()) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
@@ -455,62 +497,67 @@ impl Controller {
         if now >= until
             && let Some(rtt) = rtt
         {
-            self.min_rtt.replace(now, rtt);
-            self.phase = self.cruise();
+            self.model.min_rtt.replace(now, rtt);
+            self.phase = self.rest();
         }
     }
 
-    fn cruise(&mut self) -> Phase {
-        let rounds_left = if self.rival.is_present() {
-            CRUISE_ROUNDS_COMPANY
+    /// Smallest round trip of a round without what the receiver may have waited, and the path's.
+    fn round_trips(&self, round: &Round) -> Option<(Duration, Duration)> {
+        let (rtt, _) = round.rtt?;
+        let waited = if round.delivered < FEW_PACKETS * self.mtu {
+            ACK_DELAY_MAX
         } else {
-            (CRUISE_ROUNDS_MIN + self.draw(CRUISE_ROUNDS_SPREAD)) << self.probe_backoff
+            Duration::ZERO
         };
-        Phase::Cruise { rounds_left }
+        Some((rtt.saturating_sub(waited), self.model.min_rtt.get()?))
     }
 
-    /// Whether every round trip of the round was above `gain` times the smallest.
-    fn queue_over(&self, round: &Round, gain: f64) -> bool {
-        match (round.rtt_min, self.min_rtt.get()) {
-            (Some(rtt), Some(min)) => rtt > min.mul_f64(gain) + Duration::from_millis(1),
-            _ => false,
-        }
+    fn queue_shows(&self, round: &Round) -> bool {
+        self.round_trips(round)
+            .is_some_and(|(rtt, min)| queue_shows(rtt, min))
     }
 
     fn set_window(&mut self, now: Duration) {
+        if let Phase::ProbeRtt { until, rtt } = self.phase {
+            self.step_probe_rtt(now, until, rtt);
+        }
         let window = match self.phase {
-            Phase::Startup { .. } => return,
+            // Grown by what was acknowledged, and by rounds, elsewhere.
+            Phase::Startup { .. } | Phase::Defer(_) => self.window,
             Phase::Drain { .. } | Phase::ProbeDown { .. } => self.target(GAIN_DOWN),
             Phase::ProbeRtt { .. } => self.target(GAIN_PROBE_RTT),
             Phase::ProbeUp { .. } => self.target(GAIN_UP),
             Phase::Cruise { .. } => {
-                let model = self.target(GAIN_CRUISE);
-                self.cruise_window = model.max(self.rival.window(now, self.mtu).unwrap_or(0));
+                let fair = self.rival.window(now, self.mtu, self.model.product());
+                self.cruise_window = self.target(GAIN_CRUISE).max(fair.unwrap_or(0));
                 self.cruise_window
             }
         };
-        let bounded = match (self.bound, self.phase) {
-            (Some(bound), Phase::ProbeUp { .. }) => {
-                window.min((bound as f64 * BOUND_INCREASE) as u64)
-            }
-            (Some(bound), _) => window.min(bound),
-            (None, _) => window,
+        let yielding = self.rival.is_present() && !self.rival.is_stubborn();
+        let bound = match (self.bound, self.phase) {
+            // A rival that yields shares the losses, and its window answers them.
+            _ if yielding => u64::MAX,
+            (Some(bound), Phase::ProbeUp { .. }) => (bound as f64 * BOUND_INCREASE) as u64,
+            (bound, _) => bound.unwrap_or(u64::MAX),
         };
-        self.window = self.clamp(bounded);
+        self.window = self.clamp(window.min(bound));
     }
 
-    /// `gain` times what the path holds without a queue, and what acknowledgements that come in
-    /// bursts keep from being seen.
+    /// `gain` times what the path holds without a queue, and what bursts of acknowledgements hide.
     fn target(&self, gain: f64) -> u64 {
-        let Some(min_rtt) = self.min_rtt.get() else {
+        if self.model.min_rtt.get().is_none() {
             return self.initial_window();
-        };
-        let product = bytes_in(self.rate.get(), min_rtt);
-        (product as f64 * gain) as u64 + self.aggregation.get()
+        }
+        (self.model.product() as f64 * gain) as u64 + self.model.aggregation()
     }
 
     fn clamp(&self, window: u64) -> u64 {
-        window.clamp(WINDOW_MIN_PACKETS * self.mtu, WINDOW_MAX)
+        let least = match self.class {
+            Class::Interactive => WINDOW_MIN_PACKETS,
+            Class::Background => WINDOW_MIN_PACKETS_BACKGROUND,
+        };
+        window.clamp(least * self.mtu, WINDOW_MAX)
     }
 
     /// A number below `n` (xorshift64*).
@@ -520,48 +567,5 @@ impl Controller {
         self.random ^= self.random >> 27;
         let high = (self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as u32;
         high % n
-    }
-}
-
-/// How far acknowledgements run ahead of the delivery rate when they come in bursts.
-#[derive(Clone, Debug)]
-struct Aggregation {
-    since: Duration,
-    acked: u64,
-    batch: u64,
-    pending: u64,
-    excess: WindowedMax,
-}
-
-impl Aggregation {
-    fn new(now: Duration) -> Self {
-        Self {
-            since: now,
-            acked: 0,
-            batch: 0,
-            pending: 0,
-            excess: WindowedMax::new(RATE_ROUNDS),
-        }
-    }
-
-    fn on_acked(&mut self, bytes: u64) {
-        self.pending = self.pending.saturating_add(bytes);
-    }
-
-    fn end_batch(&mut self, now: Duration, rate: u64, round: u64) {
-        self.batch = std::mem::take(&mut self.pending);
-        let mut expected = bytes_in(rate, now.saturating_sub(self.since));
-        if self.acked <= expected {
-            self.since = now;
-            self.acked = 0;
-            expected = 0;
-        }
-        self.acked = self.acked.saturating_add(self.batch);
-        self.excess
-            .insert(round, self.acked.saturating_sub(expected));
-    }
-
-    fn get(&self) -> u64 {
-        self.excess.get()
     }
 }

@@ -113,8 +113,7 @@ impl Delivery {
         // An interval shorter than a round trip comes from compressed acknowledgements.
         let credible = !interval.is_zero() && min_rtt.is_none_or(|min| interval >= min);
         Some(Sample {
-            rate: credible
-                .then(|| bytes_per_second(self.delivered - departure.delivered, interval)),
+            rate: credible.then(|| rate_of(self.delivered - departure.delivered, interval)),
             rtt: now.saturating_sub(sent_at),
             prior_delivered: departure.delivered,
             app_limited: departure.app_limited,
@@ -122,9 +121,9 @@ impl Delivery {
     }
 }
 
-/// `bytes / interval`, saturating; `interval` must not be zero.
-fn bytes_per_second(bytes: u64, interval: Duration) -> u64 {
-    let rate = u128::from(bytes) * 1_000_000_000 / interval.as_nanos();
+/// Bytes per second, saturating; an empty interval counts as a nanosecond.
+pub(super) fn rate_of(bytes: u64, interval: Duration) -> u64 {
+    let rate = u128::from(bytes) * 1_000_000_000 / interval.as_nanos().max(1);
     u64::try_from(rate).unwrap_or(u64::MAX)
 }
 

@@ -57,18 +57,16 @@ impl WindowedMax {
     }
 }
 
-/// Smallest round trip seen within a span of time, and when it was last confirmed.
+/// Smallest round trip seen, and when it was last confirmed.
 #[derive(Clone, Debug)]
 pub(super) struct MinRtt {
-    span: Duration,
     value: Option<Duration>,
     confirmed_at: Duration,
 }
 
 impl MinRtt {
-    pub(super) fn new(span: Duration) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            span,
             value: None,
             confirmed_at: Duration::ZERO,
         }
@@ -79,7 +77,7 @@ impl MinRtt {
     }
 
     /// A sample within 1/64 of the minimum confirms it: a queue of that size costs nothing, and
-    /// without the tolerance every path would need emptying once per span.
+    /// without the tolerance every path would need emptying again and again.
     pub(super) fn insert(&mut self, now: Duration, rtt: Duration) {
         match self.value {
             Some(min) if rtt > min => {
@@ -94,9 +92,9 @@ impl MinRtt {
         }
     }
 
-    /// Whether the span has passed without a sample near the minimum.
-    pub(super) fn is_stale(&self, now: Duration) -> bool {
-        self.value.is_some() && now.saturating_sub(self.confirmed_at) > self.span
+    /// Whether `span` has passed without a sample near the minimum.
+    pub(super) fn is_stale(&self, now: Duration, span: Duration) -> bool {
+        self.value.is_some() && now.saturating_sub(self.confirmed_at) > span
     }
 
     /// Takes `rtt`, measured with the path as empty as this flow can make it, for the minimum.
@@ -138,13 +136,13 @@ mod tests {
     #[test]
     fn min_rtt_is_confirmed_by_near_samples_and_goes_stale() {
         let ms = Duration::from_millis;
-        let mut min = MinRtt::new(ms(10_000));
-        assert!(!min.is_stale(ms(20_000)));
+        let mut min = MinRtt::new();
+        assert!(!min.is_stale(ms(20_000), ms(10_000)));
         min.insert(ms(1), ms(100));
         min.insert(ms(5_000), ms(101));
-        assert!(!min.is_stale(ms(14_000)));
+        assert!(!min.is_stale(ms(14_000), ms(10_000)));
         min.insert(ms(14_000), ms(150));
-        assert!(min.is_stale(ms(15_001)));
+        assert!(min.is_stale(ms(15_001), ms(10_000)));
         assert_eq!(min.get(), Some(ms(100)));
         min.replace(ms(15_001), ms(150));
         assert_eq!(min.get(), Some(ms(150)));

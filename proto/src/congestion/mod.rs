@@ -15,9 +15,11 @@
 //! showed losses. [`Controller::on_sent`] whenever packets leave.
 
 mod controller;
+mod deference;
 mod delivery;
 mod filter;
 mod loss;
+mod model;
 mod rival;
 
 use std::time::Duration;
@@ -50,6 +52,8 @@ pub enum State {
     ProbeDown,
     /// Emptying the path to measure a round trip that has not been confirmed for long.
     ProbeRtt,
+    /// Background: taking what others leave.
+    Defer,
 }
 
 /// What the controller knows, for metrics and for estimates of transfer times.

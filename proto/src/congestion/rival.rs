@@ -1,8 +1,12 @@
-//! Company on the path: is another flow keeping a queue there, and what window is then fair.
+//! Company on the path: does another flow keep a queue there, and what window is then fair.
 //!
 //! A flow that keeps its window at what the path holds without a queue is starved by one that
-//! fills the queue. So, while somebody else keeps a queue, the window follows the law of TCP
-//! CUBIC (RFC 9438), which is by construction a fair rival of the flows that fill queues.
+//! fills the queue. So, while somebody else keeps a queue:
+//!
+//! - beside a rival that yields when the queue overflows, the window follows the law of TCP CUBIC
+//!   (RFC 9438), by construction a fair rival of flows that fill queues;
+//! - beside one that does not (BBR version 1, or a flow that knows no congestion), yielding alone
+//!   would mean starving, and the window is a multiple of the model like that rival's own.
 
 use std::time::Duration;
 
@@ -12,36 +16,78 @@ const CUBIC_C: f64 = 0.4;
 /// CUBIC's multiplicative decrease (RFC 9438, 4.6).
 const CUBIC_BETA: f64 = 0.7;
 
+/// Window over bandwidth-delay product beside a rival that never yields: the bound of BBR
+/// version 1.
+const GAIN_STUBBORN: f64 = 2.0;
+
 /// A round trip this much above the smallest one, with our own queue let out, is a rival's queue.
 const ARRIVED: f64 = 1.3;
 
 /// Below this the rival's queue is gone.
 const LEFT: f64 = 1.1;
 
-/// Rounds with our queue let out, in a row, that must show a rival's queue.
-const ARRIVED_ROUNDS: u32 = 2;
+/// Drains in a row that must show a rival's queue.
+const ARRIVED_DRAINS: u32 = 2;
 
 /// A queue shorter than this is not told from timer and acknowledgement delays.
 const QUEUE_MIN: Duration = Duration::from_millis(2);
 
-/// Decides whether there is company, and holds the fair window while there is.
+/// A loss is the queue's if the round trip was in the uppermost part of what was seen.
+const FULL_SHARE: f64 = 0.8;
+
+/// Rounds after an overflow until its effect is judged: one for the losses to be seen, one for the
+/// rival to act, one to see it.
+const JUDGE_AFTER_ROUNDS: u32 = 3;
+
+/// A rival that yields takes the round trip below this share of what it was at the overflow...
+const YIELDED_WITH_US: f64 = 0.82;
+/// ...or below this if we did not yield.
+const YIELDED_ALONE: f64 = 0.93;
+
+/// Excess of overflows not answered by the rival over answered ones that makes it stubborn, and
+/// the most that is remembered.
+const STUBBORN_FROM: u32 = 2;
+const STUBBORN_MAX: u32 = 3;
+
+/// What a round showed of the company.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Observation {
+    pub(super) rtt_max: Duration,
+    pub(super) min_rtt: Duration,
+    pub(super) lost: bool,
+    /// The flow neither probed nor drained.
+    pub(super) steady: bool,
+}
+
+/// Decides whether there is company, and what is fair beside it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rival {
-    seen: u32,
-    cubic: Option<Cubic>,
+    drains: u32,
+    company: Option<Company>,
 }
 
 impl Rival {
     pub(super) fn is_present(&self) -> bool {
-        self.cubic.is_some()
+        self.company.is_some()
     }
 
-    /// Bytes that a fair rival would have on the path now.
-    pub(super) fn window(&self, now: Duration, mtu: u64) -> Option<u64> {
-        self.cubic.as_ref().map(|cubic| cubic.window(now, mtu))
+    /// A rival is present that does not yield when the queue overflows.
+    pub(super) fn is_stubborn(&self) -> bool {
+        self.company.as_ref().is_some_and(Company::is_stubborn)
     }
 
-    /// Judges a round that began with our own queue let out. `window` is what the flow had on the
+    /// Bytes that are fair to have on the path now, if there is company. `product` is the
+    /// bandwidth-delay product.
+    pub(super) fn window(&self, now: Duration, mtu: u64, product: u64) -> Option<u64> {
+        let company = self.company.as_ref()?;
+        Some(if company.is_stubborn() {
+            (product as f64 * GAIN_STUBBORN) as u64
+        } else {
+            company.cubic.window(now, mtu)
+        })
+    }
+
+    /// A round ended that began with our own queue let out. `window` is what the flow had on the
     /// path before that: the fair window starts there.
     pub(super) fn on_drained(
         &mut self,
@@ -50,49 +96,116 @@ impl Rival {
         min_rtt: Duration,
         window: u64,
     ) {
-        if self.cubic.is_some() {
+        if self.company.is_some() {
             if rtt < min_rtt.mul_f64(LEFT) + QUEUE_MIN {
                 *self = Self::default();
             }
         } else if rtt > min_rtt.mul_f64(ARRIVED) + QUEUE_MIN {
-            self.seen += 1;
-            if self.seen >= ARRIVED_ROUNDS {
-                self.cubic = Some(Cubic::new(now, window));
+            self.drains += 1;
+            if self.drains >= ARRIVED_DRAINS {
+                self.company = Some(Company {
+                    cubic: Cubic::new(now, window, window),
+                    rtt_full: rtt,
+                    overflow: None,
+                    unanswered: 0,
+                });
             }
         } else {
-            self.seen = 0;
+            self.drains = 0;
         }
     }
 
-    /// The queue overflowed.
-    pub(super) fn on_overflow(&mut self, now: Duration, mtu: u64) {
-        if let Some(cubic) = &mut self.cubic {
-            let window = cubic.window(now, mtu);
-            *cubic = Cubic {
-                largest: window,
-                started_at: now,
-                start: (window as f64 * CUBIC_BETA) as u64,
-            };
+    /// Any round ended.
+    pub(super) fn on_round(&mut self, now: Duration, mtu: u64, seen: Observation) {
+        let Some(company) = &mut self.company else {
+            return;
+        };
+        company.rtt_full = company.rtt_full.max(seen.rtt_max);
+        if let Some(overflow) = &mut company.overflow {
+            overflow.rounds += 1;
+            if overflow.rounds >= JUDGE_AFTER_ROUNDS && seen.steady {
+                company.judge(seen.rtt_max);
+            }
+            return;
         }
+        let queue = seen.rtt_max.saturating_sub(seen.min_rtt);
+        let full = company.rtt_full.saturating_sub(seen.min_rtt);
+        if seen.lost && queue >= full.mul_f64(FULL_SHARE) {
+            company.on_overflow(now, mtu, seen.rtt_max);
+        }
+    }
+}
+
+/// The rival at hand.
+#[derive(Clone, Debug)]
+struct Company {
+    cubic: Cubic,
+    /// Largest round trip seen in this company: that of a full queue.
+    rtt_full: Duration,
+    overflow: Option<Overflow>,
+    unanswered: u32,
+}
+
+/// The queue's last overflow, until it is judged.
+#[derive(Clone, Copy, Debug)]
+struct Overflow {
+    rtt: Duration,
+    rounds: u32,
+    we_yielded: bool,
+}
+
+impl Company {
+    fn is_stubborn(&self) -> bool {
+        self.unanswered >= STUBBORN_FROM
+    }
+
+    fn on_overflow(&mut self, now: Duration, mtu: u64, rtt: Duration) {
+        let we_yielded = !self.is_stubborn();
+        if we_yielded {
+            let largest = self.cubic.window(now, mtu);
+            let start = (largest as f64 * CUBIC_BETA) as u64;
+            self.cubic = Cubic::new(now, largest, start);
+        }
+        self.overflow = Some(Overflow {
+            rtt,
+            rounds: 0,
+            we_yielded,
+        });
+    }
+
+    fn judge(&mut self, rtt: Duration) {
+        let Some(overflow) = self.overflow.take() else {
+            return;
+        };
+        let share = if overflow.we_yielded {
+            YIELDED_WITH_US
+        } else {
+            YIELDED_ALONE
+        };
+        self.unanswered = if rtt < overflow.rtt.mul_f64(share) {
+            self.unanswered.saturating_sub(1)
+        } else {
+            (self.unanswered + 1).min(STUBBORN_MAX)
+        };
     }
 }
 
 /// The window of RFC 9438, 4.2, since its last decrease.
 #[derive(Clone, Debug)]
 struct Cubic {
+    started_at: Duration,
     /// Window before the last decrease, bytes.
     largest: u64,
     /// Window after it, bytes.
     start: u64,
-    started_at: Duration,
 }
 
 impl Cubic {
-    fn new(now: Duration, window: u64) -> Self {
+    fn new(now: Duration, largest: u64, start: u64) -> Self {
         Self {
-            largest: window,
-            start: window,
             started_at: now,
+            largest,
+            start,
         }
     }
 
@@ -102,6 +215,6 @@ impl Cubic {
         let start = self.start as f64 / mtu;
         let plateau_after = ((largest - start).max(0.0) / CUBIC_C).cbrt();
         let t = now.saturating_sub(self.started_at).as_secs_f64() - plateau_after;
-        ((largest + CUBIC_C * t.powi(3)) * mtu) as u64
+        ((largest + CUBIC_C * t.powi(3)) * mtu).max(0.0) as u64
     }
 }
