@@ -1,0 +1,507 @@
+//! Who sends what: the planner of one pull. `docs/SCHEDULER.md` is the page.
+//!
+//! The shell feeds it peers, received chunks and time, and carries out what [`Pull::poll`] returns. Bytes never
+//! pass through here.
+
+pub mod bound;
+mod peer;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::runs::Runs;
+use peer::PeerState;
+pub use peer::{Have, PeerInfo};
+
+/// A site, by [`crate::clock::site_number`].
+pub type Peer = u64;
+
+/// Uncompressed bytes at which a block is closed.
+pub const BLOCK_LEN: u64 = 512 * 1024;
+/// Blocks from a client's position on that come before all others: 16 MiB.
+const URGENT_BLOCKS: usize = 32;
+/// Blocks drawn to find a rare one.
+const RARE_SAMPLE: usize = 32;
+/// A farther class of peers is left alone if the nearer ones need no longer than this.
+const NEAR_ENOUGH: Duration = Duration::from_secs(1);
+/// How much slower than the thief a peer must be to lose a block that it has begun to send.
+const HEDGE_FACTOR: f64 = 3.0;
+
+/// A chunk that is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its index among the manifest's chunk segments.
+    pub index: u32,
+    /// Its length in bytes.
+    pub len: u32,
+}
+
+/// What the shell has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Ask a peer.
+    Request {
+        /// Whom.
+        peer: Peer,
+        /// Number of the request, unique in this pull.
+        request: u32,
+        /// Chunk indexes.
+        chunks: Runs,
+    },
+    /// Tell a peer not to begin a request.
+    Cancel {
+        /// Whom.
+        peer: Peer,
+        /// The request.
+        request: u32,
+    },
+    /// Hang up on a peer, which is out of this pull.
+    Drop {
+        /// Whom.
+        peer: Peer,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Chunks are missing and no peer has them or is being waited for. Comes once, and again after peers
+    /// have changed.
+    Starved,
+    /// Every wanted chunk has arrived. Comes once.
+    Complete,
+}
+
+/// One pull.
+///
+/// Memory: 12 bytes a wanted chunk, 40 a block, and the holdings of its peers.
+#[derive(Debug)]
+pub struct Pull {
+    wanted: Vec<Wanted>,
+    received: Vec<bool>,
+    left: usize,
+    left_bytes: u64,
+    blocks: Vec<Block>,
+    /// Blocks that nobody is asked for.
+    open: BTreeSet<usize>,
+    peers: BTreeMap<Peer, PeerState>,
+    /// Blocks at which clients wait.
+    positions: BTreeSet<usize>,
+    random: Random,
+    start: usize,
+    next_request: u32,
+    starved: bool,
+    complete: bool,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+struct Block {
+    /// Positions in `wanted`.
+    chunks: Range<usize>,
+    left: usize,
+    bytes: u64,
+}
+
+/// A small generator (SplitMix64, Steele et al. 2014): the core's decisions must be repeatable.
+#[derive(Debug, Clone)]
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % bound.max(1) as u64) as usize
+    }
+}
+
+impl Pull {
+    /// A pull of these chunks, which must ascend by index. Equal seeds make equal decisions.
+    pub fn new(wanted: Vec<Wanted>, seed: u64) -> Self {
+        let mut blocks = Vec::new();
+        let (mut start, mut bytes) = (0, 0);
+        for (i, chunk) in wanted.iter().enumerate() {
+            if bytes > 0 && bytes + u64::from(chunk.len) > BLOCK_LEN {
+                blocks.push(Block {
+                    chunks: start..i,
+                    left: i - start,
+                    bytes,
+                });
+                (start, bytes) = (i, 0);
+            }
+            bytes += u64::from(chunk.len);
+        }
+        if bytes > 0 {
+            blocks.push(Block {
+                chunks: start..wanted.len(),
+                left: wanted.len() - start,
+                bytes,
+            });
+        }
+        let mut random = Random(seed);
+        let start = random.below(blocks.len());
+        let mut pull = Self {
+            received: vec![false; wanted.len()],
+            left: wanted.len(),
+            left_bytes: wanted.iter().map(|w| u64::from(w.len)).sum(),
+            open: (0..blocks.len()).collect(),
+            blocks,
+            wanted,
+            peers: BTreeMap::new(),
+            positions: BTreeSet::new(),
+            random,
+            start,
+            next_request: 0,
+            starved: false,
+            complete: false,
+            outputs: VecDeque::new(),
+        };
+        pull.check_complete();
+        pull
+    }
+
+    /// Bytes that have not arrived.
+    pub fn left_bytes(&self) -> u64 {
+        self.left_bytes
+    }
+
+    /// Whether everything has arrived.
+    pub fn is_complete(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Peers in this pull.
+    pub fn peers(&self) -> impl Iterator<Item = Peer> + '_ {
+        self.peers.keys().copied()
+    }
+
+    /// Adds a peer, or changes what is known of it.
+    pub fn add_peer(&mut self, peer: Peer, info: PeerInfo, have: Have, now: Duration) {
+        match self.peers.get_mut(&peer) {
+            Some(state) => state.update(info, have),
+            None => {
+                self.peers.insert(peer, PeerState::new(info, have, now));
+            }
+        }
+        self.fill(now);
+    }
+
+    /// A peer has more than before.
+    pub fn update_have(&mut self, peer: Peer, have: Have, now: Duration) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.have = have;
+            self.fill(now);
+        }
+    }
+
+    /// A peer is gone; what it was asked for goes to others.
+    pub fn remove_peer(&mut self, peer: Peer, now: Duration) {
+        if let Some(state) = self.peers.remove(&peer) {
+            for ask in state.asked {
+                self.reopen(ask.block);
+            }
+            self.fill(now);
+        }
+    }
+
+    /// Clients wait at these chunk indexes; replaces what was said before.
+    pub fn set_positions(&mut self, indexes: impl IntoIterator<Item = u32>, now: Duration) {
+        let positions = indexes
+            .into_iter()
+            .map(|index| self.wanted.partition_point(|w| w.index < index))
+            .map(|at| self.blocks.partition_point(|block| block.chunks.end <= at))
+            .filter(|&block| block < self.blocks.len())
+            .collect();
+        if positions != self.positions {
+            self.positions = positions;
+            self.fill(now);
+        }
+    }
+
+    /// Verified chunks have arrived from a peer, in `wire_bytes` bytes of frame.
+    pub fn handle_chunks(
+        &mut self,
+        peer: Peer,
+        request: u32,
+        indexes: impl IntoIterator<Item = u32>,
+        now: Duration,
+    ) {
+        let mut bytes = 0;
+        for index in indexes {
+            let Ok(at) = self.wanted.binary_search_by_key(&index, |w| w.index) else {
+                continue;
+            };
+            bytes += u64::from(self.wanted[at].len);
+            if !std::mem::replace(&mut self.received[at], true) {
+                self.left -= 1;
+                self.left_bytes -= u64::from(self.wanted[at].len);
+                let block = self.blocks.partition_point(|block| block.chunks.end <= at);
+                self.blocks[block].left -= 1;
+                if self.blocks[block].left == 0 {
+                    self.open.remove(&block);
+                }
+            }
+        }
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.progress(request, bytes, now);
+        }
+        self.check_complete();
+        self.fill(now);
+    }
+
+    /// A peer has ended a request; it did not have `missing`.
+    pub fn handle_done(&mut self, peer: Peer, request: u32, missing: &Runs, now: Duration) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let Some(ask) = state.end(request, missing, now) else {
+            return;
+        };
+        let unanswered = missing.is_empty() && self.blocks[ask.block].left > 0 && !ask.cancelled;
+        if unanswered && state.strike() {
+            self.drop_peer(peer, "it left three requests unanswered".into());
+        }
+        if !ask.cancelled {
+            self.reopen(ask.block);
+        }
+        self.fill(now);
+    }
+
+    /// A peer has sent what it must not send.
+    pub fn handle_fault(&mut self, peer: Peer, reason: String, now: Duration) {
+        self.drop_peer(peer, reason);
+        self.fill(now);
+    }
+
+    /// Time has come to look for stalls.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        let dead: Vec<(Peer, String)> = self
+            .peers
+            .iter_mut()
+            .filter_map(|(&peer, state)| state.too_slow(now).map(|reason| (peer, reason)))
+            .collect();
+        for (peer, reason) in dead {
+            self.drop_peer(peer, reason);
+        }
+        let stalled: Vec<Peer> = self
+            .peers
+            .iter_mut()
+            .filter_map(|(&peer, state)| state.check_stall(now).then_some(peer))
+            .collect();
+        for peer in stalled {
+            self.take_from_stalled(peer);
+        }
+        self.fill(now);
+    }
+
+    /// When [`Pull::handle_timeout`] is due; none while nobody is asked.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        self.peers.values().filter_map(PeerState::deadline).min()
+    }
+
+    /// What to do next; call until it returns none.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn check_complete(&mut self) {
+        if self.left == 0 && !self.complete {
+            self.complete = true;
+            self.outputs.push_back(Output::Complete);
+        }
+    }
+
+    fn reopen(&mut self, block: usize) {
+        let asked =
+            |state: &PeerState| state.asked.iter().any(|a| a.block == block && !a.cancelled);
+        if self.blocks[block].left > 0 && !self.peers.values().any(asked) {
+            self.open.insert(block);
+        }
+    }
+
+    fn drop_peer(&mut self, peer: Peer, reason: String) {
+        if let Some(state) = self.peers.remove(&peer) {
+            for ask in state.asked {
+                self.reopen(ask.block);
+            }
+            self.outputs.push_back(Output::Drop { peer, reason });
+        }
+    }
+
+    /// Others get what a stalled peer was asked for; what it sends after all is still taken.
+    fn take_from_stalled(&mut self, peer: Peer) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let mut blocks = Vec::new();
+        for ask in state.asked.iter_mut().filter(|ask| !ask.cancelled) {
+            ask.cancelled = true;
+            blocks.push(ask.block);
+            self.outputs.push_back(Output::Cancel {
+                peer,
+                request: ask.request,
+            });
+        }
+        for block in blocks {
+            self.reopen(block);
+        }
+    }
+
+    /// Gives every peer as much to do as keeps it busy.
+    fn fill(&mut self, now: Duration) {
+        if self.left == 0 {
+            return;
+        }
+        let mut order: Vec<Peer> = self.peers.keys().copied().collect();
+        order.sort_by_key(|peer| {
+            let state = &self.peers[peer];
+            (state.stalled, state.info.distance, state.info.rtt, *peer)
+        });
+        for peer in order {
+            if self.near_ones_suffice(peer) {
+                continue;
+            }
+            while self.peers[&peer].has_room() {
+                let Some(block) = self.choose(peer).or_else(|| self.steal(peer)) else {
+                    break;
+                };
+                self.ask(peer, block, now);
+            }
+        }
+        let waiting = self.peers.values().any(|state| !state.asked.is_empty());
+        if waiting {
+            self.starved = false;
+        } else if !std::mem::replace(&mut self.starved, true) {
+            self.outputs.push_back(Output::Starved);
+        }
+    }
+
+    fn near_ones_suffice(&self, peer: Peer) -> bool {
+        let distance = self.peers[&peer].info.distance;
+        let near = self
+            .peers
+            .values()
+            .filter(|s| s.info.distance < distance && !s.stalled);
+        let rate: f64 = near.map(|s| s.rate.unwrap_or(0.0)).sum();
+        rate > 0.0 && self.left_bytes as f64 / rate < NEAR_ENOUGH.as_secs_f64()
+    }
+
+    fn ask(&mut self, peer: Peer, block: usize, now: Duration) {
+        let request = self.next_request;
+        self.next_request = self.next_request.wrapping_add(1);
+        let range = self.blocks[block].chunks.clone();
+        let open = range.filter(|&at| !self.received[at]);
+        let (mut indexes, mut bytes) = (Vec::new(), 0);
+        for at in open {
+            indexes.push(self.wanted[at].index);
+            bytes += u64::from(self.wanted[at].len);
+        }
+        self.open.remove(&block);
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.ask(request, block, bytes, now);
+        }
+        self.outputs.push_back(Output::Request {
+            peer,
+            request,
+            chunks: Runs::of(indexes),
+        });
+    }
+
+    fn has_block(&self, state: &PeerState, block: usize) -> bool {
+        match &state.have {
+            Have::All => true,
+            Have::Part(runs) => self.blocks[block]
+                .chunks
+                .clone()
+                .all(|at| self.received[at] || runs.contains(self.wanted[at].index)),
+        }
+    }
+
+    /// The block that a peer should send next.
+    fn choose(&mut self, peer: Peer) -> Option<usize> {
+        let state = &self.peers[&peer];
+        let held = |block: &&usize| self.has_block(state, **block);
+        for &position in &self.positions {
+            let window = position..position + URGENT_BLOCKS;
+            if let Some(&block) = self.open.range(window).find(held) {
+                return Some(block);
+            }
+        }
+        if let Some(&position) = self.positions.first() {
+            let rest = self
+                .open
+                .range(position..)
+                .chain(self.open.range(..position));
+            return { rest }.find(held).copied();
+        }
+        let swarm = self.peers.values().any(|s| matches!(s.have, Have::Part(_)));
+        if !swarm {
+            let rest = self
+                .open
+                .range(self.start..)
+                .chain(self.open.range(..self.start));
+            return { rest }.find(held).copied();
+        }
+        self.choose_rare(peer)
+    }
+
+    fn choose_rare(&mut self, peer: Peer) -> Option<usize> {
+        let from = self.random.below(self.blocks.len());
+        let state = &self.peers[&peer];
+        // A run of open blocks from a random place stands for a random draw: it costs no memory.
+        let candidates = self
+            .open
+            .range(from..)
+            .chain(self.open.range(..from))
+            .filter(|&&block| self.has_block(state, block))
+            .take(RARE_SAMPLE);
+        candidates
+            .enumerate()
+            .min_by_key(|(i, block)| {
+                (
+                    self.peers
+                        .values()
+                        .filter(|s| self.has_block(s, **block))
+                        .count(),
+                    *i,
+                )
+            })
+            .map(|(_, block)| *block)
+    }
+
+    /// A block that another peer would bring later than this one, taken away from it.
+    fn steal(&mut self, thief: Peer) -> Option<usize> {
+        let state = &self.peers[&thief];
+        if !state.asked.is_empty() || state.stalled {
+            return None;
+        }
+        let mut best: Option<(f64, Peer, usize)> = None;
+        for (&peer, victim) in self.peers.iter().filter(|(peer, _)| **peer != thief) {
+            let Some((place, ask)) = victim
+                .asked
+                .iter()
+                .enumerate()
+                .rfind(|(_, ask)| !ask.cancelled)
+            else {
+                continue;
+            };
+            let theirs = victim.seconds_until(place);
+            let mine = state.seconds_for(self.blocks[ask.block].bytes);
+            let factor = if place == 0 { HEDGE_FACTOR } else { 1.0 };
+            if theirs > factor * mine
+                && self.has_block(state, ask.block)
+                && best.is_none_or(|(seconds, _, _)| theirs > seconds)
+            {
+                best = Some((theirs, peer, place));
+            }
+        }
+        let (_, peer, place) = best?;
+        let ask = &mut self.peers.get_mut(&peer)?.asked[place];
+        ask.cancelled = true;
+        let (request, block) = (ask.request, ask.block);
+        self.outputs.push_back(Output::Cancel { peer, request });
+        Some(block)
+    }
+}

@@ -1,0 +1,227 @@
+//! What a pull knows of one peer.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::BLOCK_LEN;
+use crate::runs::Runs;
+
+/// A peer is kept busy for this long beyond a round trip.
+const AHEAD: Duration = Duration::from_millis(300);
+const DEPTH_MIN: u64 = 2 * BLOCK_LEN;
+const DEPTH_MAX: u64 = 32 * 1024 * 1024;
+/// What a peer of unknown rate is asked for.
+const DEPTH_UNKNOWN: u64 = 4 * BLOCK_LEN;
+const STALL_MIN: Duration = Duration::from_secs(2);
+const STALL_ROUND_TRIPS: u32 = 8;
+/// A peer that stays below this rate for this long is dropped.
+const RATE_MIN: u64 = 1024;
+const RATE_MIN_TIME: Duration = Duration::from_secs(30);
+/// Weight of the newest sample in the rate.
+const RATE_GAIN: f64 = 0.25;
+const STRIKES_MAX: u32 = 3;
+
+/// Where a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// 0 in the same zone, 1 elsewhere.
+    pub distance: u8,
+    /// Round trip, an estimate.
+    pub rtt: Duration,
+}
+
+/// What a peer holds of the manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Have {
+    /// Every chunk.
+    All,
+    /// These chunk indexes.
+    Part(Runs),
+}
+
+#[derive(Debug)]
+pub(super) struct PeerState {
+    pub(super) info: PeerInfo,
+    pub(super) have: Have,
+    pub(super) asked: VecDeque<Ask>,
+    /// Raw bytes per second, once some have come.
+    pub(super) rate: Option<f64>,
+    /// It delivers nothing although it was asked.
+    pub(super) stalled: bool,
+    last_progress: Duration,
+    sample_start: Duration,
+    sample_bytes: u64,
+    slow_since: Duration,
+    slow_bytes: u64,
+    strikes: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) request: u32,
+    pub(super) block: usize,
+    bytes: u64,
+    /// Somebody else is asked for its block now.
+    pub(super) cancelled: bool,
+}
+
+impl PeerState {
+    pub(super) fn new(info: PeerInfo, have: Have, now: Duration) -> Self {
+        Self {
+            info,
+            have,
+            asked: VecDeque::new(),
+            rate: None,
+            stalled: false,
+            last_progress: now,
+            sample_start: now,
+            sample_bytes: 0,
+            slow_since: now,
+            slow_bytes: 0,
+            strikes: 0,
+        }
+    }
+
+    pub(super) fn update(&mut self, info: PeerInfo, have: Have) {
+        self.info = info;
+        self.have = have;
+    }
+
+    fn asked_bytes(&self) -> u64 {
+        self.asked
+            .iter()
+            .filter(|ask| !ask.cancelled)
+            .map(|ask| ask.bytes)
+            .sum()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        let depth = match self.rate {
+            None => DEPTH_UNKNOWN,
+            Some(rate) => (rate * (self.info.rtt + AHEAD).as_secs_f64()) as u64,
+        };
+        let depth = if self.stalled {
+            BLOCK_LEN
+        } else {
+            depth.clamp(DEPTH_MIN, DEPTH_MAX)
+        };
+        self.asked_bytes() < depth
+    }
+
+    pub(super) fn ask(&mut self, request: u32, block: usize, bytes: u64, now: Duration) {
+        if self.asked.is_empty() {
+            self.last_progress = now;
+            self.sample_start = now;
+            self.sample_bytes = 0;
+            self.slow_since = now;
+            self.slow_bytes = 0;
+        }
+        self.asked.push_back(Ask {
+            request,
+            block,
+            bytes,
+            cancelled: false,
+        });
+    }
+
+    pub(super) fn progress(&mut self, request: u32, bytes: u64, now: Duration) {
+        self.last_progress = now;
+        self.stalled = false;
+        self.sample_bytes += bytes;
+        self.slow_bytes += bytes;
+        if let Some(ask) = self.asked.iter_mut().find(|ask| ask.request == request) {
+            ask.bytes = ask.bytes.saturating_sub(bytes);
+        }
+        let elapsed = now.saturating_sub(self.sample_start).as_secs_f64();
+        // A sample spans some blocks, or bursts of them would count as rates.
+        if self.sample_bytes >= 2 * BLOCK_LEN && elapsed > 0.0 {
+            let sample = self.sample_bytes as f64 / elapsed;
+            self.rate = Some(
+                self.rate
+                    .map_or(sample, |rate| rate + RATE_GAIN * (sample - rate)),
+            );
+            self.sample_start = now;
+            self.sample_bytes = 0;
+        }
+        if self.slow_bytes >= RATE_MIN * RATE_MIN_TIME.as_secs() {
+            self.slow_since = now;
+            self.slow_bytes = 0;
+        }
+    }
+
+    /// Takes a request off the queue.
+    pub(super) fn end(&mut self, request: u32, missing: &Runs, now: Duration) -> Option<Ask> {
+        let at = self.asked.iter().position(|ask| ask.request == request)?;
+        self.last_progress = now;
+        if !missing.is_empty() {
+            // It has less than it said: believe the answer.
+            self.have = match std::mem::replace(&mut self.have, Have::Part(Runs::new())) {
+                Have::Part(runs) => {
+                    Have::Part(Runs::of(runs.iter().filter(|i| !missing.contains(*i))))
+                }
+                Have::All => Have::Part(Runs::new()),
+            };
+        }
+        self.asked.remove(at)
+    }
+
+    /// Counts a fault; true if it was one too many.
+    pub(super) fn strike(&mut self) -> bool {
+        self.strikes += 1;
+        self.strikes >= STRIKES_MAX
+    }
+
+    fn stall_time(&self) -> Duration {
+        STALL_MIN.max(self.info.rtt * STALL_ROUND_TRIPS)
+    }
+
+    /// True at the moment when it becomes stalled.
+    pub(super) fn check_stall(&mut self, now: Duration) -> bool {
+        let waiting = self.asked.iter().any(|ask| !ask.cancelled);
+        let stalls = waiting && !self.stalled && now >= self.last_progress + self.stall_time();
+        self.stalled |= stalls;
+        stalls
+    }
+
+    /// Why it should be dropped, if it should.
+    pub(super) fn too_slow(&mut self, now: Duration) -> Option<String> {
+        let due = !self.asked.is_empty() && now >= self.slow_since + RATE_MIN_TIME;
+        due.then(|| {
+            format!(
+                "it sent {} bytes in {} s",
+                self.slow_bytes,
+                RATE_MIN_TIME.as_secs()
+            )
+        })
+    }
+
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        if self.asked.is_empty() {
+            return None;
+        }
+        let slow = self.slow_since + RATE_MIN_TIME;
+        let waiting = self.asked.iter().any(|ask| !ask.cancelled);
+        let stall = (waiting && !self.stalled).then(|| self.last_progress + self.stall_time());
+        Some(stall.map_or(slow, |stall| stall.min(slow)))
+    }
+
+    /// Seconds until the request at `place` of the queue has been answered.
+    pub(super) fn seconds_until(&self, place: usize) -> f64 {
+        let bytes: u64 = self
+            .asked
+            .iter()
+            .take(place + 1)
+            .filter(|a| !a.cancelled)
+            .map(|a| a.bytes)
+            .sum();
+        self.seconds_for(bytes)
+    }
+
+    /// Seconds that it needs for some bytes. Unknown rates count as slow.
+    pub(super) fn seconds_for(&self, bytes: u64) -> f64 {
+        if self.stalled {
+            return f64::INFINITY;
+        }
+        self.info.rtt.as_secs_f64() + bytes as f64 / self.rate.unwrap_or(1e6)
+    }
+}

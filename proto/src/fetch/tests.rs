@@ -1,0 +1,279 @@
+//! The planner against peers in virtual time.
+
+use super::*;
+use proptest::prelude::*;
+
+fn wanted(count: u32) -> Vec<Wanted> {
+    (0..count)
+        .map(|index| Wanted {
+            index: index * 2,
+            len: 64 * 1024,
+        })
+        .collect()
+}
+
+/// How a peer behaves.
+#[derive(Debug, Clone)]
+struct Link {
+    rate: f64,
+    rtt: Duration,
+    have: Have,
+    /// Dies at this time.
+    dies: Option<Duration>,
+    /// Answers nothing from this time on.
+    mute: Option<Duration>,
+    lies: bool,
+}
+
+fn link(rate: f64) -> Link {
+    let rtt = Duration::from_millis(40);
+    Link {
+        rate,
+        rtt,
+        have: Have::All,
+        dies: None,
+        mute: None,
+        lies: false,
+    }
+}
+
+struct Outcome {
+    seconds: f64,
+    /// Bytes delivered, duplicates included.
+    bytes: u64,
+    by_peer: BTreeMap<Peer, u64>,
+    dropped: Vec<Peer>,
+    complete: bool,
+    starved: bool,
+    order: Vec<u32>,
+}
+
+/// Runs a pull; chunks of a request arrive one by one at the peer's rate.
+fn run(wanted: Vec<Wanted>, links: &[Link], positions: &[u32], seed: u64) -> Outcome {
+    let lens: BTreeMap<u32, u32> = wanted.iter().map(|w| (w.index, w.len)).collect();
+    let mut pull = Pull::new(wanted, seed);
+    let mut now = Duration::ZERO;
+    // Requests with the earliest time at which their first byte can be back.
+    let mut queues: Vec<VecDeque<(u32, Runs, Duration)>> = vec![VecDeque::new(); links.len()];
+    // What each peer sends next: time, request, index (none: the end of the request).
+    let mut sending: Vec<VecDeque<(Duration, u32, Option<u32>)>> =
+        vec![VecDeque::new(); links.len()];
+    let mut free_at = vec![Duration::ZERO; links.len()];
+    let mut outcome = Outcome {
+        seconds: 0.0,
+        bytes: 0,
+        by_peer: BTreeMap::new(),
+        dropped: Vec::new(),
+        complete: false,
+        starved: false,
+        order: Vec::new(),
+    };
+    pull.set_positions(positions.iter().copied(), now);
+    for (i, link) in links.iter().enumerate() {
+        let info = PeerInfo {
+            distance: 0,
+            rtt: link.rtt,
+        };
+        pull.add_peer(i as Peer, info, link.have.clone(), now);
+    }
+    for _ in 0..1_000_000 {
+        outcome.starved = false;
+        while let Some(output) = pull.poll() {
+            match output {
+                Output::Request {
+                    peer,
+                    request,
+                    chunks,
+                } => {
+                    let arrival = now + links[peer as usize].rtt;
+                    queues[peer as usize].push_back((request, chunks, arrival));
+                }
+                Output::Cancel { peer, request } => {
+                    let queue = &mut queues[peer as usize];
+                    if let Some((_, chunks, _)) = queue.iter_mut().find(|(r, ..)| *r == request) {
+                        *chunks = Runs::new();
+                    }
+                }
+                Output::Drop { peer, .. } => {
+                    outcome.dropped.push(peer);
+                    queues[peer as usize].clear();
+                    sending[peer as usize].clear();
+                }
+                Output::Starved => outcome.starved = true,
+                Output::Complete => outcome.complete = true,
+            }
+        }
+        if outcome.complete {
+            outcome.seconds = now.as_secs_f64();
+            return outcome;
+        }
+        for (i, link) in links.iter().enumerate() {
+            if sending[i].is_empty() && !link.mute.is_some_and(|at| now >= at) {
+                if let Some((request, chunks, arrival)) = queues[i].pop_front() {
+                    let mut at = free_at[i].max(arrival);
+                    for index in chunks.iter() {
+                        at += Duration::from_secs_f64(f64::from(lens[&index]) / link.rate);
+                        sending[i].push_back((at, request, Some(index)));
+                    }
+                    sending[i].push_back((at, request, None));
+                    free_at[i] = at;
+                }
+            }
+        }
+        let next = (0..links.len())
+            .filter_map(|i| sending[i].front().map(|(at, ..)| (*at, i)))
+            .filter(|(at, i)| !links[*i].mute.is_some_and(|mute| *at >= mute))
+            .min();
+        let death = links
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| pull.peers().any(|p| p == *i as Peer))
+            .filter_map(|(i, link)| link.dies.map(|at| (at, i)))
+            .min();
+        let timeout = pull.next_timeout();
+        match (next, death, timeout) {
+            (next, Some((at, i)), _) if next.is_none_or(|(t, _)| at <= t) => {
+                now = now.max(at);
+                sending[i].clear();
+                queues[i].clear();
+                pull.remove_peer(i as Peer, now);
+            }
+            (Some((at, _)), _, Some(due)) if due < at => {
+                now = now.max(due);
+                pull.handle_timeout(now);
+            }
+            (Some((at, i)), _, _) => {
+                now = now.max(at);
+                let Some((_, request, index)) = sending[i].pop_front() else {
+                    continue;
+                };
+                let peer = i as Peer;
+                match index {
+                    Some(_) if links[i].lies => {
+                        pull.handle_fault(peer, "wrong bytes".into(), now);
+                    }
+                    Some(index) => {
+                        outcome.bytes += u64::from(lens[&index]);
+                        *outcome.by_peer.entry(peer).or_default() += u64::from(lens[&index]);
+                        outcome.order.push(index);
+                        pull.handle_chunks(peer, request, [index], now);
+                    }
+                    None => pull.handle_done(peer, request, &Runs::new(), now),
+                }
+            }
+            (None, None, Some(due)) => {
+                now = now.max(due);
+                pull.handle_timeout(now);
+            }
+            _ => return outcome,
+        }
+    }
+    panic!("no end after a million steps");
+}
+
+const MB: f64 = 1e6;
+
+#[test]
+fn equal_holders_share_and_nothing_comes_twice() {
+    let total: u64 = 1600 * 64 * 1024;
+    let alone = run(wanted(1600), &[link(10.0 * MB)], &[], 1);
+    let four = run(wanted(1600), &vec![link(10.0 * MB); 4], &[], 1);
+    assert!(alone.complete && four.complete);
+    assert_eq!(alone.bytes, total);
+    assert!(
+        four.bytes as f64 <= total as f64 * 1.01,
+        "{} of {total}",
+        four.bytes
+    );
+    assert!(
+        four.seconds <= 0.30 * alone.seconds,
+        "{} of {}",
+        four.seconds,
+        alone.seconds
+    );
+}
+
+#[test]
+fn unequal_holders_end_together() {
+    let links = [link(10.0 * MB), link(2.0 * MB), link(0.5 * MB)];
+    let outcome = run(wanted(1600), &links, &[], 2);
+    let bound = 1600.0 * 65536.0 / (12.5 * MB);
+    assert!(
+        outcome.seconds < 1.15 * bound,
+        "{} against {bound}",
+        outcome.seconds
+    );
+}
+
+#[test]
+fn a_client_gets_its_position_first() {
+    let outcome = run(wanted(1600), &[link(10.0 * MB)], &[2000], 3);
+    assert_eq!(
+        outcome.order[..8],
+        [2000, 2002, 2004, 2006, 2008, 2010, 2012, 2014]
+    );
+}
+
+#[test]
+fn a_peer_that_dies_is_replaced() {
+    let mut links = vec![link(10.0 * MB); 2];
+    links[0].dies = Some(Duration::from_secs(3));
+    let outcome = run(wanted(1600), &links, &[], 4);
+    assert!(outcome.complete);
+    assert!(outcome.bytes <= 1600 * 65536 + 2 * BLOCK_LEN);
+}
+
+#[test]
+fn a_mute_peer_costs_a_stall_and_a_lying_one_is_named() {
+    let mut links = vec![link(10.0 * MB); 3];
+    links[0].mute = Some(Duration::from_secs(1));
+    links[1].lies = true;
+    let outcome = run(wanted(1600), &links, &[], 5);
+    assert!(outcome.complete);
+    assert_eq!(outcome.dropped, [1]);
+    assert!(outcome.bytes <= 1600 * 65536 + 8 * BLOCK_LEN);
+}
+
+#[test]
+fn a_lone_mute_peer_is_dropped_with_its_figure() {
+    let mut lone = link(10.0 * MB);
+    lone.mute = Some(Duration::from_secs(1));
+    let outcome = run(wanted(1600), &[lone], &[], 6);
+    assert!(!outcome.complete && outcome.starved);
+    assert_eq!(outcome.dropped, [0]);
+}
+
+#[test]
+fn an_empty_pull_is_complete() {
+    assert_eq!(Pull::new(Vec::new(), 0).poll(), Some(Output::Complete));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Whatever peers do, a pull ends if one good peer with everything stays, and duplicates are bounded.
+    #[test]
+    fn ends_whatever_peers_do(
+        rates in proptest::collection::vec(0.2f64..20.0, 1..5),
+        faults in proptest::collection::vec((0u8..4, 0u64..8000), 5),
+        positions in proptest::collection::vec(0u32..1000, 0..3),
+        seed: u64,
+    ) {
+        let mut links = vec![link(5.0 * MB)];
+        for (rate, (fault, at)) in rates.iter().zip(&faults) {
+            let at = Some(Duration::from_millis(*at));
+            let mut peer = link(rate * MB);
+            match fault {
+                0 => peer.dies = at,
+                1 => peer.mute = at,
+                2 => peer.lies = true,
+                _ => peer.have = Have::Part(Runs::of((0..500).filter(|i| i % 3 == 0))),
+            }
+            links.push(peer);
+        }
+        let outcome = run(wanted(500), &links, &positions, seed);
+        prop_assert!(outcome.complete);
+        prop_assert!(!outcome.dropped.contains(&0));
+        let extra = outcome.bytes - 500 * 65536;
+        prop_assert!(extra <= 64 * BLOCK_LEN, "{} bytes twice", extra);
+    }
+}

@@ -1,0 +1,405 @@
+//! Messages between sites about chunks and records. `docs/WIRE.md` is the page.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::codec::{DecodeError, Reader, put_bytes, put_varint};
+use crate::frame::FRAME_LEN_MAX;
+use crate::id::ManifestId;
+use crate::runs::Runs;
+
+/// The protocol's name in TLS.
+pub const ALPN: &[u8] = b"vitrail/1";
+/// The DNS name for which every site's certificate is valid.
+pub const PEER_DNS_NAME: &str = "vitrail-peer";
+/// Longest message in bytes, but for manifests.
+pub const MESSAGE_LEN_MAX: usize = 2 * 1024 * 1024;
+/// Longest text in a message in bytes.
+const TEXT_LEN_MAX: usize = 4096;
+
+const _: () = assert!(FRAME_LEN_MAX + 32 < MESSAGE_LEN_MAX as u64);
+
+/// What a stream is for: its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamKind {
+    /// Gossip.
+    Gossip,
+    /// Manifests and chunks.
+    Fetch,
+    /// One question and its answer.
+    Ask,
+}
+
+impl StreamKind {
+    /// The byte.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Gossip => 1,
+            Self::Fetch => 2,
+            Self::Ask => 3,
+        }
+    }
+
+    /// The kind of a byte.
+    pub fn from_number(number: u8) -> Result<Self, DecodeError> {
+        match number {
+            1 => Ok(Self::Gossip),
+            2 => Ok(Self::Fetch),
+            3 => Ok(Self::Ask),
+            other => Err(DecodeError::Unknown {
+                what: "stream kind",
+                value: other.into(),
+            }),
+        }
+    }
+}
+
+/// From a puller to a holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FetchRequest {
+    /// Send me a manifest.
+    WantManifest(ManifestId),
+    /// What do you have of this manifest?
+    Open(ManifestId),
+    /// Send me these chunks of the opened manifest.
+    Get {
+        /// Number by which the answer names the request.
+        request: u32,
+        /// Chunk indexes.
+        chunks: Runs,
+    },
+    /// Do not begin a request.
+    Cancel {
+        /// Its number.
+        request: u32,
+    },
+}
+
+/// From a holder to a puller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FetchReply {
+    /// A manifest's encoding; empty if there is none.
+    Manifest(Bytes),
+    /// Chunk indexes of the opened manifest that the holder has.
+    Have(Runs),
+    /// Some of the chunks asked for.
+    Frame {
+        /// The request.
+        request: u32,
+        /// An encoded frame, not yet looked into.
+        frame: Bytes,
+    },
+    /// The end of a request.
+    Done {
+        /// The request.
+        request: u32,
+        /// What was not there.
+        missing: Runs,
+    },
+}
+
+/// A question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// What do you know of this image?
+    Record(Uuid),
+    /// Hold this image, and tell how it goes.
+    Hold(Uuid),
+}
+
+/// An answer, or one of several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// An encoded record; empty if unknown.
+    Record(Bytes),
+    /// How far holding is.
+    Progress(Progress),
+}
+
+/// How far a site is with holding an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Whether it goes on.
+    pub state: ProgressState,
+    /// Bytes of the image's data that are there.
+    pub done_bytes: u64,
+    /// Bytes of the image's data.
+    pub total_bytes: u64,
+    /// What went wrong, if something did.
+    pub text: String,
+}
+
+/// Whether something goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProgressState {
+    /// It does.
+    Running,
+    /// It ended well: the bytes are durable.
+    Held,
+    /// It failed.
+    Failed,
+}
+
+impl FetchRequest {
+    /// The message.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::WantManifest(id) => {
+                out.push(1);
+                out.extend_from_slice(id.as_bytes());
+            }
+            Self::Open(id) => {
+                out.push(2);
+                out.extend_from_slice(id.as_bytes());
+            }
+            Self::Get { request, chunks } => {
+                out.push(3);
+                put_varint(&mut out, (*request).into());
+                chunks.encode(&mut out);
+            }
+            Self::Cancel { request } => {
+                out.push(4);
+                put_varint(&mut out, (*request).into());
+            }
+        }
+        out
+    }
+
+    /// Decodes a foreign message.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let message = match reader.u8("fetch request kind")? {
+            1 => Self::WantManifest(ManifestId::from_bytes(reader.array("manifest id")?)),
+            2 => Self::Open(ManifestId::from_bytes(reader.array("manifest id")?)),
+            3 => Self::Get {
+                request: request_number(&mut reader)?,
+                chunks: Runs::decode(&mut reader)?,
+            },
+            4 => Self::Cancel {
+                request: request_number(&mut reader)?,
+            },
+            other => {
+                return Err(DecodeError::Unknown {
+                    what: "fetch request kind",
+                    value: other.into(),
+                });
+            }
+        };
+        reader.finish("fetch request")?;
+        Ok(message)
+    }
+}
+
+impl FetchReply {
+    /// The message, but for a manifest's or frame's own bytes, which follow it.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Manifest(bytes) => {
+                out.push(1);
+                out.extend_from_slice(bytes);
+            }
+            Self::Have(runs) => {
+                out.push(2);
+                runs.encode(&mut out);
+            }
+            Self::Frame { request, frame } => {
+                out.push(3);
+                put_varint(&mut out, (*request).into());
+                out.extend_from_slice(frame);
+            }
+            Self::Done { request, missing } => {
+                out.push(4);
+                put_varint(&mut out, (*request).into());
+                missing.encode(&mut out);
+            }
+        }
+        out
+    }
+
+    /// Decodes a foreign message; payloads share its memory.
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let kind = reader.u8("fetch reply kind")?;
+        let rest = |reader: &Reader<'_>| bytes.slice(bytes.len() - reader.remaining()..);
+        let message = match kind {
+            1 => return Ok(Self::Manifest(rest(&reader))),
+            2 => Self::Have(Runs::decode(&mut reader)?),
+            3 => {
+                let request = request_number(&mut reader)?;
+                return Ok(Self::Frame {
+                    request,
+                    frame: rest(&reader),
+                });
+            }
+            4 => Self::Done {
+                request: request_number(&mut reader)?,
+                missing: Runs::decode(&mut reader)?,
+            },
+            other => {
+                return Err(DecodeError::Unknown {
+                    what: "fetch reply kind",
+                    value: other.into(),
+                });
+            }
+        };
+        reader.finish("fetch reply")?;
+        Ok(message)
+    }
+}
+
+impl Question {
+    /// The message.
+    pub fn encode(&self) -> Vec<u8> {
+        let (kind, id) = match self {
+            Self::Record(id) => (1, id),
+            Self::Hold(id) => (2, id),
+        };
+        let mut out = vec![kind];
+        out.extend_from_slice(id.as_bytes());
+        out
+    }
+
+    /// Decodes a foreign message.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let kind = reader.u8("question kind")?;
+        let id = Uuid::from_bytes(reader.array("image id")?);
+        reader.finish("question")?;
+        match kind {
+            1 => Ok(Self::Record(id)),
+            2 => Ok(Self::Hold(id)),
+            other => Err(DecodeError::Unknown {
+                what: "question kind",
+                value: other.into(),
+            }),
+        }
+    }
+}
+
+impl Answer {
+    /// The message.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Record(bytes) => {
+                out.push(1);
+                out.extend_from_slice(bytes);
+            }
+            Self::Progress(progress) => {
+                out.push(2);
+                out.push(match progress.state {
+                    ProgressState::Running => 0,
+                    ProgressState::Held => 1,
+                    ProgressState::Failed => 2,
+                });
+                put_varint(&mut out, progress.done_bytes);
+                put_varint(&mut out, progress.total_bytes);
+                let mut end = progress.text.len().min(TEXT_LEN_MAX);
+                while !progress.text.is_char_boundary(end) {
+                    end -= 1;
+                }
+                put_bytes(&mut out, &progress.text.as_bytes()[..end]);
+            }
+        }
+        out
+    }
+
+    /// Decodes a foreign message.
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        match reader.u8("answer kind")? {
+            1 => Ok(Self::Record(bytes.slice(1..))),
+            2 => {
+                let state = match reader.u8("progress state")? {
+                    0 => ProgressState::Running,
+                    1 => ProgressState::Held,
+                    2 => ProgressState::Failed,
+                    other => {
+                        return Err(DecodeError::Unknown {
+                            what: "progress state",
+                            value: other.into(),
+                        });
+                    }
+                };
+                let progress = Progress {
+                    state,
+                    done_bytes: reader.varint(u64::MAX, "bytes done")?,
+                    total_bytes: reader.varint(u64::MAX, "bytes in all")?,
+                    text: reader.string(TEXT_LEN_MAX, "progress text")?.to_owned(),
+                };
+                reader.finish("progress")?;
+                Ok(Self::Progress(progress))
+            }
+            other => Err(DecodeError::Unknown {
+                what: "answer kind",
+                value: other.into(),
+            }),
+        }
+    }
+}
+
+fn request_number(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
+    Ok(reader.varint(u32::MAX.into(), "request number")? as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn messages_round_trip() {
+        let id = ManifestId::of(b"m");
+        let runs = Runs::of([1, 2, 3, 9]);
+        for message in [
+            FetchRequest::WantManifest(id),
+            FetchRequest::Open(id),
+            FetchRequest::Get {
+                request: 300,
+                chunks: runs.clone(),
+            },
+            FetchRequest::Cancel { request: u32::MAX },
+        ] {
+            assert_eq!(FetchRequest::decode(&message.encode()), Ok(message));
+        }
+        for message in [
+            FetchReply::Manifest(Bytes::from_static(b"bytes")),
+            FetchReply::Have(runs.clone()),
+            FetchReply::Frame {
+                request: 7,
+                frame: Bytes::from_static(b"frame"),
+            },
+            FetchReply::Done {
+                request: 7,
+                missing: runs,
+            },
+        ] {
+            assert_eq!(FetchReply::decode(&message.encode().into()), Ok(message));
+        }
+        let progress = Progress {
+            state: ProgressState::Failed,
+            done_bytes: 1,
+            total_bytes: 2,
+            text: "why".into(),
+        };
+        for message in [Answer::Record(Bytes::new()), Answer::Progress(progress)] {
+            assert_eq!(Answer::decode(&message.encode().into()), Ok(message));
+        }
+        for message in [Question::Record(Uuid::nil()), Question::Hold(Uuid::nil())] {
+            assert_eq!(Question::decode(&message.encode()), Ok(message));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = FetchRequest::decode(&bytes);
+            let _ = Question::decode(&bytes);
+            let bytes = Bytes::from(bytes);
+            let _ = FetchReply::decode(&bytes);
+            let _ = Answer::decode(&bytes);
+        }
+    }
+}
