@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 /// A flat set of named files.
 pub trait Disk: Send + Sync + 'static {
-    /// Makes a new file; an existing one is an error. The name is durable after [`Disk::sync_names`].
+    /// Makes a new file, readable and writable; an existing one is an error. The name is durable after [`Disk::sync_names`].
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Opens an existing file.
+    /// Opens an existing file; a missing one is [`io::ErrorKind::NotFound`].
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Every file with its length in bytes.
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
@@ -25,10 +25,11 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// One file. Calls may come from several threads at once.
+#[allow(clippy::len_without_is_empty)] // the length of a file, not of a collection
 pub trait DiskFile: Send + Sync {
     /// Writes all of `bytes` at `offset`. After an error the range holds anything.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Fills `buffer` from `offset`; an end before that is an error.
+    /// Fills `buffer` from `offset`; an end before that is [`io::ErrorKind::UnexpectedEof`].
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Makes all writes durable.
     fn sync(&self) -> io::Result<()>;

@@ -48,6 +48,18 @@ pub enum Error {
     /// The store does not have a manifest that was asked for.
     #[error("manifest {0} is not in the store")]
     MissingManifest(ManifestId),
+    /// The store's bytes of a manifest are not that manifest.
+    #[error("manifest {id} is damaged: {reason}")]
+    DamagedManifest {
+        /// The manifest.
+        id: ManifestId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An earlier sync failed, so nobody knows what the disk holds; nothing is written until the store
+    /// is opened again. Reading goes on.
+    #[error("an earlier sync of a pack failed; nothing is written until the store is opened again")]
+    Poisoned,
     /// Bytes on disk are not what was written. The chunks in them have been taken out of the index.
     #[error(transparent)]
     Damaged(#[from] Damage),

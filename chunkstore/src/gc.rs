@@ -2,16 +2,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use vitrail_proto::chunk::VerifiedChunk;
 use vitrail_proto::codec::Reader;
-use vitrail_proto::frame::FrameHead;
 use vitrail_proto::id::{ChunkId, ManifestId};
 
+use crate::compact::Compaction;
 use crate::db::{Batch, Durability};
 use crate::error::{Error, Result};
-use crate::frame::{EncodedFrame, Encoder, decode};
-use crate::pack::{EntryRef, PackId, PackWriter, ScanEnd, read_footer, scan};
-use crate::rows::{CHUNKS, FACTS, Location, MANIFESTS, PACKS, PackRow, put_pack_row};
+use crate::pack::PackId;
+use crate::rows::{CHUNKS, FACTS, Location, MANIFESTS, PACKS, PackRow, chunk_row};
 use crate::store::Store;
 
 /// Rows deleted at once, under the leases' lock.
@@ -32,13 +30,14 @@ pub struct Collection {
 /// Memory: 8 bytes for each live chunk.
 pub struct GcPlan {
     collection: Collection,
-    live: Vec<u64>,
+    live: Marks,
     manifests: Vec<ManifestId>,
     /// What the plan says about itself.
     pub summary: GcSummary,
 }
 
-/// Figures of a plan, or of a collection that was carried out.
+/// Figures of a plan, or of a collection that was carried out. They are the same if nothing was stored,
+/// read or leased in between, but for [`GcSummary::reclaimed_bytes`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GcSummary {
     /// Chunks that something names.
@@ -53,7 +52,7 @@ pub struct GcSummary {
     pub packs_removed: u64,
     /// Packs rewritten.
     pub packs_compacted: u64,
-    /// Bytes that the packs on disk became less.
+    /// Bytes that the packs on disk become less; in a plan an estimate.
     pub reclaimed_bytes: u64,
 }
 
@@ -67,32 +66,35 @@ impl Collection {
     }
 
     /// Marks what `roots` and leases name. `roots` must have been read after the begin.
+    ///
+    /// Fails if a root's manifest is damaged: what it needs is not known then, so nothing may be
+    /// collected until it is stored anew or is no root any more.
     pub fn plan(self, roots: impl IntoIterator<Item = ManifestId>) -> Result<GcPlan> {
         let store = &self.store;
+        // What writers have left behind is judged like the rest.
+        store.commit()?;
         let mut keep: HashSet<ManifestId> = roots.into_iter().collect();
         keep.extend(store.inner.leases.lock().manifests());
-        let mut live: Vec<u64> = Vec::new();
+        let mut live = Marks::default();
         for id in &keep {
-            match store.manifest(*id) {
-                Ok(manifest) => live.extend(manifest.chunks().map(|(id, _)| id.prefix())),
-                // A root that was never fetched to this site needs nothing kept.
-                Err(Error::MissingManifest(_)) => {}
-                Err(error) => return Err(error),
-            }
+            live.add_manifest(store, *id)?;
         }
-        live.extend(store.inner.leases.lock().chunk_prefixes());
-        live.sort_unstable();
-        live.dedup();
-        live.shrink_to_fit();
+        live.prefixes
+            .extend(store.inner.leases.lock().chunk_prefixes());
+        live.sort();
 
         let mut summary = GcSummary::default();
+        let mut packs = store.inner.packs.lock().clone();
         for row in store.db().rows(CHUNKS, &[])? {
-            let (id, location) = chunk_row(row?)?;
-            if live.binary_search(&id.prefix()).is_ok() {
+            let (id, location) = chunk_row(&row?)?;
+            if live.contains(&id) {
                 summary.live_chunks += 1;
             } else {
                 summary.dead_chunks += 1;
                 summary.dead_bytes += u64::from(location.raw_len);
+                if let Some(row) = packs.get_mut(&location.entry.pack) {
+                    row.remove(&location);
+                }
             }
         }
         let mut manifests = Vec::new();
@@ -103,6 +105,7 @@ impl Collection {
             }
         }
         summary.dead_manifests = manifests.len() as u64;
+        forecast(store, packs, &mut summary);
         Ok(GcPlan {
             collection: self,
             live,
@@ -118,295 +121,207 @@ impl Drop for Collection {
     }
 }
 
+/// Live chunks by the prefixes of their ids: a collision keeps a dead chunk and never drops a live one.
+#[derive(Default)]
+struct Marks {
+    prefixes: Vec<u64>,
+}
+
+impl Marks {
+    fn add_manifest(&mut self, store: &Store, id: ManifestId) -> Result<()> {
+        match store.manifest(id) {
+            Ok(manifest) => {
+                let ids = manifest.chunks().map(|(id, _)| id.prefix());
+                self.prefixes.extend(ids);
+                Ok(())
+            }
+            // A root that was never fetched to this site needs nothing kept.
+            Err(Error::MissingManifest(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn sort(&mut self) {
+        self.prefixes.sort_unstable();
+        self.prefixes.dedup();
+        self.prefixes.shrink_to_fit();
+    }
+
+    fn contains(&self, id: &ChunkId) -> bool {
+        self.prefixes.binary_search(&id.prefix()).is_ok()
+    }
+}
+
+/// What the packs will come to, given their rows after the dead chunks are gone.
+fn forecast(store: &Store, mut packs: BTreeMap<PackId, PackRow>, summary: &mut GcSummary) {
+    {
+        let writing = store.inner.writing.lock();
+        let idle: HashSet<PackId> = writing.idle_ids().collect();
+        packs.retain(|id, _| idle.contains(id) || !writing.is_busy(*id));
+        // The collection begins with sealing these.
+        for id in idle {
+            packs.entry(id).and_modify(|row| row.sealed = true);
+        }
+    }
+    for row in sparse(packs, store.inner.options.pack_len).values() {
+        if row.chunks == 0 {
+            summary.packs_removed += 1;
+            summary.reclaimed_bytes += row.len;
+        } else {
+            summary.packs_compacted += 1;
+            let dead = row.raw_written.saturating_sub(row.raw_bytes);
+            let share = u128::from(row.len) * u128::from(dead) / u128::from(row.raw_written.max(1));
+            summary.reclaimed_bytes += share as u64;
+        }
+    }
+}
+
 impl GcPlan {
-    /// Carries the plan out; `progress` hears of packs done and packs in all.
+    /// Carries the plan out; `progress` hears of packs done and packs in all. Rewriting packs needs room
+    /// for their live part; where a full disk has none, the rest is still done.
     pub fn execute(mut self, mut progress: impl FnMut(u64, u64)) -> Result<GcSummary> {
         let store = self.collection.store.clone();
-        let before = pack_bytes(&store)?;
-        // What writers left open can be sealed and judged like the rest; what they hold stays theirs.
+        let planned = std::mem::take(&mut self.summary);
         for pack in store.take_idle_packs() {
-            if pack.is_empty() {
-                store.return_pack(pack)
-            } else {
-                store.seal(pack)?
-            }
+            pack.seal()?;
         }
         self.delete_manifests(&store)?;
         self.delete_rows(&store)?;
+        self.summary.live_chunks =
+            planned.live_chunks + planned.dead_chunks - self.summary.dead_chunks;
+        // First what takes no room and makes some.
+        self.summary.packs_removed = self.unlink_empty(&store)?;
 
-        let sparse = sparse_packs(&store);
+        let sparse = sparse(packs_at_rest(&store), store.inner.options.pack_len);
         let total = sparse.len() as u64;
-        let mut output = Output {
-            store: &store,
-            pack: None,
-            encoder: None,
-            moved: Vec::new(),
-        };
+        let mut compaction = Compaction::new(&store);
         for (done, (id, row)) in sparse.iter().enumerate() {
             progress(done as u64, total);
-            if row.chunks == 0 {
-                self.summary.packs_removed += 1;
-            } else {
-                output.copy_pack(*id, row)?;
-                self.summary.packs_compacted += 1;
+            if !compaction.has_room(row)? {
+                compaction.finish()?;
+                self.summary.packs_compacted += self.unlink_empty(&store)?;
+                if !compaction.has_room(row)? {
+                    tracing::warn!(left = total - done as u64, "no room to rewrite packs");
+                    break;
+                }
             }
+            compaction.copy_pack(*id, row)?;
         }
-        output.finish()?;
-        unlink_empty(&store, &sparse)?;
+        compaction.finish()?;
+        self.summary.packs_compacted += self.unlink_empty(&store)?;
         progress(total, total);
+        let written = compaction.written_bytes();
+        self.summary.reclaimed_bytes = self.summary.reclaimed_bytes.saturating_sub(written);
         store.db().compact(CHUNKS)?;
         store.db().compact(MANIFESTS)?;
-        self.summary.reclaimed_bytes = before.saturating_sub(pack_bytes(&store)?);
         Ok(self.summary)
     }
 
-    fn delete_manifests(&self, store: &Store) -> Result<()> {
-        // Leases may have taken a manifest after the mark: an ingest of the same bytes.
+    fn delete_manifests(&mut self, store: &Store) -> Result<()> {
         let leases = store.inner.leases.lock();
         let leased: HashSet<ManifestId> = leases.manifests().collect();
         let mut batch = Batch::new();
+        for id in &self.manifests {
+            if leased.contains(id) {
+                // Taken since the mark, by a reader or an ingest of the same bytes. Its rows are still
+                // there; who comes after this finds the manifest gone.
+                self.live.add_manifest(store, *id)?;
+            } else {
+                batch.delete(MANIFESTS, id.as_bytes());
+                batch.delete(FACTS, id.as_bytes());
+                self.summary.dead_manifests += 1;
+            }
+        }
+        self.live.sort();
+        store.db().write(batch, Durability::Synced)?;
+        // After the write, so that nobody reads one into the cache again.
         for id in self.manifests.iter().filter(|id| !leased.contains(id)) {
-            batch.delete(MANIFESTS, id.as_bytes());
-            batch.delete(FACTS, id.as_bytes());
             store.forget_manifest(*id);
         }
-        store.db().write(batch, Durability::Synced)
+        Ok(())
     }
 
-    fn delete_rows(&self, store: &Store) -> Result<()> {
+    fn delete_rows(&mut self, store: &Store) -> Result<()> {
         let mut dead = Vec::new();
         for row in store.db().rows(CHUNKS, &[])? {
-            let (id, location) = chunk_row(row?)?;
-            if self.live.binary_search(&id.prefix()).is_err() {
+            let (id, location) = chunk_row(&row?)?;
+            if !self.live.contains(&id) {
                 dead.push((id, location));
             }
             if dead.len() == BATCH_ROWS {
-                delete_unleased(store, &mut dead)?;
+                self.delete_unleased(store, &mut dead)?;
             }
         }
-        delete_unleased(store, &mut dead)
+        self.delete_unleased(store, &mut dead)
+    }
+
+    fn delete_unleased(
+        &mut self,
+        store: &Store,
+        dead: &mut Vec<(ChunkId, Location)>,
+    ) -> Result<()> {
+        let commit = store.commit_lock();
+        let leases = store.inner.leases.lock();
+        dead.retain(|(id, _)| !leases.holds(id));
+        // Under the leases' lock: a writer that adds the chunk to its lease after this sees it gone.
+        let removed = store.remove_rows(&commit, dead)?;
+        self.summary.dead_chunks += removed.chunks;
+        self.summary.dead_bytes += removed.raw_bytes;
+        dead.clear();
+        Ok(())
+    }
+
+    /// Removes packs without chunks, and tells how many. Their counts say which they may be; the rows
+    /// have the last word.
+    fn unlink_empty(&mut self, store: &Store) -> Result<u64> {
+        let mut empty = packs_at_rest(store);
+        empty.retain(|_, row| row.chunks == 0);
+        if empty.is_empty() {
+            return Ok(0);
+        }
+        for row in store.db().rows(CHUNKS, &[])? {
+            let pack = chunk_row(&row?)?.1.entry.pack;
+            if empty.remove(&pack).is_some() {
+                tracing::error!(%pack, "a pack without chunks has one; left alone");
+            }
+        }
+        let mut batch = Batch::new();
+        for id in empty.keys() {
+            batch.delete(PACKS, &id.0.to_be_bytes());
+        }
+        // Synced, and with it the deletion of the rows that had pointed there.
+        store.db().write(batch, Durability::Synced)?;
+        for (id, row) in &empty {
+            store.inner.packs.lock().remove(id);
+            store.remove_pack(*id)?;
+            self.summary.reclaimed_bytes += row.len;
+        }
+        let synced = store.inner.disk.sync_names();
+        synced.map_err(|e| Error::io("syncing the pack directory", e))?;
+        Ok(empty.len() as u64)
     }
 }
 
-fn delete_unleased(store: &Store, dead: &mut Vec<(ChunkId, Location)>) -> Result<()> {
-    let _commit = store.commit_lock();
-    let leases = store.inner.leases.lock();
-    dead.retain(|(id, _)| !leases.holds(id));
-    // Deleted under the leases' lock: a writer that adds the chunk to its lease after this sees it gone.
-    store.remove_rows(dead)?;
-    dead.clear();
-    Ok(())
+/// Packs that nobody writes to and no commit is about to point to.
+fn packs_at_rest(store: &Store) -> BTreeMap<PackId, PackRow> {
+    let packs = store.inner.packs.lock();
+    let writing = store.inner.writing.lock();
+    let at_rest = packs.iter().filter(|(id, _)| !writing.is_busy(**id));
+    at_rest.map(|(id, row)| (*id, *row)).collect()
 }
 
-fn chunk_row(row: crate::db::Row) -> Result<(ChunkId, Location)> {
-    let id = ChunkId::from_bytes(Reader::new(&row.0).array("chunk row id")?);
-    Ok((id, Location::decode(&row.1)?))
-}
-
-fn pack_bytes(store: &Store) -> Result<u64> {
-    let files = store
-        .inner
-        .disk
-        .list()
-        .map_err(|e| Error::io("listing packs", e))?;
-    Ok(files.iter().map(|(_, len)| len).sum())
-}
-
-/// Packs worth rewriting or removing, among those that nobody writes to.
-fn sparse_packs(store: &Store) -> BTreeMap<PackId, PackRow> {
-    let in_use = store.inner.writing.lock().in_use.clone();
-    let mut packs = store.inner.packs.lock().clone();
-    packs.retain(|id, _| !in_use.contains(id));
-    let small_len = store.inner.options.pack_len / SMALL_SHARE;
+/// Those of `packs` that are worth rewriting or removing: mostly dead ones; unsealed ones, which a crash
+/// left or whose footer is damaged; and small ones, if there are several.
+fn sparse(packs: BTreeMap<PackId, PackRow>, pack_len: u64) -> BTreeMap<PackId, PackRow> {
     let (numerator, denominator) = LIVE_SHARE_MIN;
-    let (mut sparse, dense): (BTreeMap<_, _>, BTreeMap<_, _>) =
+    let (mut sparse, mut rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
         packs.into_iter().partition(|(_, row)| {
-            row.raw_bytes * denominator < row.raw_written * numerator || row.chunks == 0
+            let mostly_dead = row.raw_bytes * denominator < row.raw_written * numerator;
+            mostly_dead || row.chunks == 0 || !row.sealed
         });
-    let small: BTreeMap<_, _> = dense
-        .into_iter()
-        .filter(|(_, row)| row.len < small_len || !row.sealed)
-        .collect();
-    if small.len() > 1 {
-        sparse.extend(small);
+    rest.retain(|_, row| row.len < pack_len / SMALL_SHARE);
+    if rest.len() > 1 {
+        sparse.extend(rest);
     }
     sparse
-}
-
-/// Where live entries of sparse packs go.
-struct Output<'a> {
-    store: &'a Store,
-    pack: Option<PackWriter>,
-    encoder: Option<Encoder>,
-    /// Rows to move once the new pack is durable.
-    moved: Vec<(ChunkId, Location, Location)>,
-}
-
-impl Output<'_> {
-    fn copy_pack(&mut self, id: PackId, row: &PackRow) -> Result<()> {
-        let file = self.store.file(id)?;
-        let footer =
-            read_footer(&*file, row.len).map_err(|e| Error::io(format!("reading pack {id}"), e))?;
-        let entries: Vec<EntryRef> = match footer {
-            Some(entries) => entries
-                .into_iter()
-                .map(|(offset, len, _)| EntryRef {
-                    pack: id,
-                    offset,
-                    len,
-                })
-                .collect(),
-            None => {
-                let mut found = Vec::new();
-                let (_, end) = scan(id, &*file, 0, |entry, _, _| {
-                    found.push(entry);
-                    Ok(())
-                })?;
-                if let ScanEnd::Damaged(reason) = end {
-                    tracing::error!(pack = %id, reason, "rows beyond the damage stay where they are");
-                }
-                found
-            }
-        };
-        for entry in entries {
-            self.copy_entry(entry)?;
-        }
-        Ok(())
-    }
-
-    fn copy_entry(&mut self, entry: EntryRef) -> Result<()> {
-        let frame = match self.store.read_entry(entry) {
-            Ok(frame) => frame,
-            // Its rows stay, so its pack stays, and readers and verify report it.
-            Err(Error::Damaged(damage)) => {
-                tracing::error!(%damage, "not compacted");
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        let head = FrameHead::decode(&mut Reader::new(&frame))?;
-        let ids: Vec<_> = head.chunks.iter().map(|chunk| chunk.id).collect();
-        let keep: Vec<(usize, Location)> = self
-            .store
-            .locations(&ids)?
-            .into_iter()
-            .enumerate()
-            .filter_map(|(i, at)| {
-                at.filter(|at| at.entry == entry && at.number as usize == i)
-                    .map(|at| (i, at))
-            })
-            .collect();
-        if keep.is_empty() {
-            return Ok(());
-        }
-        let frame = if keep.len() == ids.len() {
-            EncodedFrame {
-                head,
-                bytes: frame.to_vec(),
-            }
-        } else {
-            let chunks = match decode(&frame) {
-                Ok(chunks) => chunks,
-                Err(error) => {
-                    tracing::error!(pack = %entry.pack, offset = entry.offset, %error, "not compacted");
-                    return Ok(());
-                }
-            };
-            let live: Vec<VerifiedChunk> = keep.iter().map(|(i, _)| chunks[*i].clone()).collect();
-            self.encoder()?
-                .encode(&live)
-                .map_err(|e| Error::io("encoding a frame", e))?
-        };
-        let new_entry = self.append(&frame)?;
-        for (number, (i, old)) in keep.iter().enumerate() {
-            let new = Location {
-                entry: new_entry,
-                number: number as u32,
-                raw_len: old.raw_len,
-            };
-            self.moved.push((ids[*i], *old, new));
-        }
-        Ok(())
-    }
-
-    fn encoder(&mut self) -> Result<&mut Encoder> {
-        match &mut self.encoder {
-            Some(encoder) => Ok(encoder),
-            slot => {
-                let encoder = Encoder::new(self.store.inner.options.zstd_level)
-                    .map_err(|e| Error::io("making a zstd encoder", e))?;
-                Ok(slot.insert(encoder))
-            }
-        }
-    }
-
-    fn append(&mut self, frame: &EncodedFrame) -> Result<EntryRef> {
-        if self
-            .pack
-            .as_ref()
-            .is_some_and(|p| p.len() >= self.store.inner.options.pack_len)
-        {
-            self.finish()?;
-        }
-        let pack = match &mut self.pack {
-            Some(pack) => pack,
-            slot => slot.insert(self.store.take_pack()?),
-        };
-        pack.append(&frame.head, &frame.bytes)
-    }
-
-    /// Seals the new pack, then moves the rows that still are where they were.
-    fn finish(&mut self) -> Result<()> {
-        let Some(pack) = self.pack.take() else {
-            return Ok(());
-        };
-        let id = pack.id();
-        self.store.seal(pack)?;
-        let _commit = self.store.commit_lock();
-        let moved = std::mem::take(&mut self.moved);
-        let keys = moved.iter().map(|(id, _, _)| id.as_bytes().as_slice());
-        let current = self.store.db().get_many(CHUNKS, keys)?;
-        let mut packs = self.store.inner.packs.lock();
-        let mut batch = Batch::new();
-        let mut touched = HashSet::from([id]);
-        for ((chunk, old, new), current) in moved.iter().zip(current) {
-            let unmoved = current.as_deref() == Some(&old.encode()[..]);
-            packs.entry(id).or_default().add(new, unmoved);
-            if unmoved {
-                batch.put(CHUNKS, chunk.as_bytes(), new.encode());
-                packs.entry(old.entry.pack).or_default().remove(old);
-                touched.insert(old.entry.pack);
-            }
-        }
-        for id in touched {
-            put_pack_row(&mut batch, id, &packs[&id]);
-        }
-        self.store.db().write(batch, Durability::Synced)
-    }
-}
-
-/// Removes those of `packs` to which no row points any more.
-fn unlink_empty(store: &Store, packs: &BTreeMap<PackId, PackRow>) -> Result<()> {
-    let mut pointed = HashSet::new();
-    for row in store.db().rows(CHUNKS, &[])? {
-        pointed.insert(chunk_row(row?)?.1.entry.pack);
-    }
-    for id in packs.keys().filter(|id| !pointed.contains(id)) {
-        let mut batch = Batch::new();
-        batch.delete(PACKS, &id.0.to_be_bytes());
-        store.db().write(batch, Durability::Synced)?;
-        store.inner.packs.lock().remove(id);
-        store.forget_pack(*id);
-        let name = id.file_name();
-        store
-            .inner
-            .disk
-            .remove(&name)
-            .map_err(|e| Error::io(format!("removing {name}"), e))?;
-    }
-    store
-        .inner
-        .disk
-        .sync_names()
-        .map_err(|e| Error::io("syncing the pack directory", e))
 }

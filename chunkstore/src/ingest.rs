@@ -16,8 +16,9 @@ use bytes::{Bytes, BytesMut};
 use md5::Md5;
 use sha2::{Digest, Sha512};
 use vitrail_proto::chunk::VerifiedChunk;
+use vitrail_proto::codec::DecodeError;
 use vitrail_proto::id::ManifestId;
-use vitrail_proto::manifest::{FormatFacts, Manifest, Segment};
+use vitrail_proto::manifest::{FormatFacts, IMAGE_SIZE_MAX, MANIFEST_LEN_MAX, Manifest, Segment};
 
 use crate::chunker::{Chunker, PARAMS, Piece};
 use crate::error::{Error, Result};
@@ -33,10 +34,15 @@ const QUEUE_BLOCKS: usize = 4;
 /// Bytes of new chunks that go to the writer together, after one question to the index.
 const BATCH_LEN: usize = 1024 * 1024;
 /// Memory of one ingest: blocks in queues and in hand, the cutter's tail, two batches waiting and one in
-/// hand, a frame, and the encoder. The list of segments comes on top: 0.6 MB per GB of data.
+/// hand, a frame, and the encoder. The list of segments and the lease come on top: 1.3 MB per GB of
+/// data.
 pub const INGEST_MEMORY: u64 = 20 * 1024 * 1024;
 
-/// An image being taken in. Dropping it abandons the image; chunks already stored are collected later.
+/// Segments of an image, so that its manifest is short enough: data of 1 TiB at the usual chunk length.
+const SEGMENTS_MAX: u64 = MANIFEST_LEN_MAX / 36;
+
+/// An image being taken in. Dropping it abandons the image and waits for its threads; chunks already
+/// stored are collected later.
 pub struct Ingest {
     block: BytesMut,
     stages: Option<Stages>,
@@ -50,7 +56,7 @@ struct Stages {
     md5: Stage<[u8; 16]>,
     sha512: Stage<[u8; 64]>,
     cut: Stage<Result<Vec<Segment>>>,
-    write: JoinHandle<Result<u64>>,
+    write: JoinHandle<Result<Writer>>,
 }
 
 struct Stage<T> {
@@ -108,10 +114,11 @@ impl Ingest {
         self.len
     }
 
-    /// Takes the next bytes of the image. Waits while the stages are busy; fails with what failed in
+    /// Takes the next bytes of the image, of which there may be [`IMAGE_SIZE_MAX`]. Waits while the stages are busy; fails with what failed in
     /// them, such as a full disk.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<()> {
         self.len += bytes.len() as u64;
+        at_most("image size", self.len, IMAGE_SIZE_MAX)?;
         while !bytes.is_empty() {
             let fill = bytes.len().min(BLOCK_LEN - self.block.len());
             self.block.extend_from_slice(&bytes[..fill]);
@@ -145,31 +152,49 @@ impl Ingest {
     pub fn finish(mut self, format: FormatFacts) -> Result<Ingested> {
         self.send_block()?;
         let stages = self.stages.take().ok_or(Error::Panicked("ingest"))?;
-        let (md5, sha512, segments, stored_bytes) = stages.join()?;
-        let manifest = Manifest::new(PARAMS, md5, sha512, format, segments)?;
+        let mut parts = stages.join()?;
+        parts.writer.commit()?;
+        let manifest = Manifest::new(PARAMS, parts.md5, parts.sha512, format, parts.segments)?;
         let id = self.store.put_manifest(&manifest, &self.lease)?;
-        let lease = self.lease.clone();
         Ok(Ingested {
             manifest: Arc::new(manifest),
             id,
-            stored_bytes,
-            lease,
+            stored_bytes: parts.writer.stored_bytes(),
+            lease: self.lease.clone(),
         })
     }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        // Without a commit. What went wrong in a stage does not matter any more.
+        drop(self.stages.take().map(Stages::join));
+    }
+}
+
+/// What the stages made of a stream.
+struct Parts {
+    md5: [u8; 16],
+    sha512: [u8; 64],
+    segments: Vec<Segment>,
+    writer: Writer,
 }
 
 impl Stages {
     /// Ends the streams and waits for the results; the writer's error comes first since the others
     /// follow from it.
-    fn join(self) -> Result<([u8; 16], [u8; 64], Vec<Segment>, u64)> {
+    fn join(self) -> Result<Parts> {
         let md5 = self.md5.join();
         let sha512 = self.sha512.join();
         let segments = self.cut.join();
-        let stored = self
-            .write
-            .join()
-            .map_err(|_| Error::Panicked("ingest-write"))??;
-        Ok((md5?, sha512?, segments??, stored))
+        let writer = self.write.join();
+        let writer = writer.map_err(|_| Error::Panicked("ingest-write"))??;
+        Ok(Parts {
+            md5: md5?,
+            sha512: sha512?,
+            segments: segments??,
+            writer,
+        })
     }
 }
 
@@ -190,6 +215,13 @@ impl<T: Send + 'static> Stage<T> {
         drop(self.blocks);
         self.thread.join().map_err(|_| Error::Panicked(self.name))
     }
+}
+
+fn at_most(what: &'static str, value: u64, max: u64) -> Result<()> {
+    if value > max {
+        return Err(DecodeError::TooLarge { what, value, max }.into());
+    }
+    Ok(())
 }
 
 fn spawn<T: Send + 'static>(
@@ -256,7 +288,11 @@ impl Cutter {
                 self.send_batch()?;
             }
         }
-        Ok(())
+        at_most(
+            "number of segments",
+            self.segments.len() as u64,
+            SEGMENTS_MAX,
+        )
     }
 
     fn send_batch(&mut self) -> Result<()> {
@@ -274,12 +310,9 @@ impl Cutter {
     }
 }
 
-fn write(mut writer: Writer, batches: Receiver<Vec<VerifiedChunk>>) -> Result<u64> {
-    for batch in batches {
-        for chunk in batch {
-            writer.put(chunk)?;
-        }
+fn write(mut writer: Writer, batches: Receiver<Vec<VerifiedChunk>>) -> Result<Writer> {
+    for chunk in batches.into_iter().flatten() {
+        writer.put(chunk)?;
     }
-    writer.commit()?;
-    Ok(writer.stored_bytes())
+    Ok(writer)
 }

@@ -13,7 +13,7 @@ use vitrail_proto::id::{ChunkId, ManifestId};
 
 /// Keeps chunks and manifests from being collected while it exists.
 ///
-/// Memory: about 16 bytes for each chunk in it.
+/// Memory: about 60 bytes for each chunk in it.
 pub struct Lease {
     number: u64,
     leases: Arc<Leases>,
@@ -33,8 +33,7 @@ pub(crate) struct Inner {
 
 #[derive(Default)]
 struct Held {
-    /// Prefixes of chunk ids.
-    chunks: HashSet<u64>,
+    chunks: HashSet<ChunkId>,
     manifests: HashSet<ManifestId>,
     /// Its owner is gone; it stays until the collection ends.
     ended: bool,
@@ -70,15 +69,13 @@ impl Leases {
 
 impl Inner {
     pub(crate) fn holds(&self, chunk: &ChunkId) -> bool {
-        self.held
-            .values()
-            .any(|held| held.chunks.contains(&chunk.prefix()))
+        self.held.values().any(|held| held.chunks.contains(chunk))
     }
 
     pub(crate) fn chunk_prefixes(&self) -> impl Iterator<Item = u64> {
         self.held
             .values()
-            .flat_map(|held| held.chunks.iter().copied())
+            .flat_map(|held| held.chunks.iter().map(ChunkId::prefix))
     }
 
     pub(crate) fn manifests(&self) -> impl Iterator<Item = ManifestId> {
@@ -91,10 +88,11 @@ impl Inner {
 impl Lease {
     /// Adds a chunk. False if it was in this lease before.
     pub fn add_chunk(&self, id: ChunkId) -> bool {
-        self.with(|held| held.chunks.insert(id.prefix()))
+        self.with(|held| held.chunks.insert(id))
     }
 
-    /// Adds a manifest and with it all its chunks.
+    /// Adds a manifest and, if the store has it, all its chunks. The caller asks for the manifest after
+    /// this: if it is there, its chunks are safe; if not, they have to be added one by one.
     pub fn add_manifest(&self, id: ManifestId) {
         self.with(|held| held.manifests.insert(id));
     }

@@ -10,6 +10,7 @@
 //! memory (decoded frames, ingest buffers, read-ahead) is drawn from one [`MemoryBudget`].
 
 pub mod chunker;
+mod compact;
 pub mod db;
 mod directory;
 pub mod disk;

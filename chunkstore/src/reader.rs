@@ -7,7 +7,7 @@ use bytes::Bytes;
 use vitrail_proto::id::ManifestId;
 use vitrail_proto::manifest::{Manifest, Segment};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lease::Lease;
 use crate::store::Store;
 
@@ -24,6 +24,7 @@ static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 /// threads, which is how read-ahead is made.
 pub struct ImageReader {
     store: Store,
+    id: ManifestId,
     manifest: Arc<Manifest>,
     /// End of each segment in the image.
     ends: Vec<u64>,
@@ -55,6 +56,7 @@ impl ImageReader {
             .collect();
         Ok(Self {
             store: store.clone(),
+            id,
             manifest,
             ends,
             _lease: lease,
@@ -110,13 +112,19 @@ impl ImageReader {
         for (segment, end) in segments.iter().zip(&self.ends[unit.segments.clone()]) {
             let start = end - segment.len();
             let wanted = unit.range.start.max(start) - start..unit.range.end.min(*end) - start;
-            match segment {
-                Segment::Chunk { .. } => pieces.extend(
-                    chunks
-                        .next()
-                        .map(|c| c.bytes().slice(wanted.start as usize..wanted.end as usize)),
-                ),
-                _ => {
+            match *segment {
+                Segment::Chunk { id, len } => {
+                    // The chunk is right, but a manifest from elsewhere may have lied about its length.
+                    let chunk = chunks.next().filter(|chunk| chunk.len() == len);
+                    let chunk = chunk
+                        .ok_or_else(|| self.damaged(format!("chunk {id} has not {len} bytes")))?;
+                    pieces.push(
+                        chunk
+                            .bytes()
+                            .slice(wanted.start as usize..wanted.end as usize),
+                    );
+                }
+                Segment::Hole { .. } => {
                     let mut left = wanted.end - wanted.start;
                     while left > 0 {
                         let len = left.min(ZEROS.len() as u64);
@@ -124,8 +132,16 @@ impl ImageReader {
                         left -= len;
                     }
                 }
+                _ => return Err(self.damaged("a segment of unknown kind".into())),
             }
         }
         Ok(pieces)
+    }
+
+    fn damaged(&self, reason: String) -> Error {
+        Error::DamagedManifest {
+            id: self.id,
+            reason,
+        }
     }
 }

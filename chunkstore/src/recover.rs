@@ -1,14 +1,14 @@
 //! What opening a store repairs. The order of writes that makes it enough is in `docs/FORMAT.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 
-use vitrail_proto::codec::Reader;
+use vitrail_proto::frame::FrameHead;
 use vitrail_proto::id::ChunkId;
 
 use crate::db::{Batch, Durability};
 use crate::error::{Error, Result};
-use crate::pack::{EntryRef, PackId, ScanEnd, read_footer, scan};
-use crate::rows::{CHUNKS, Location, PACKS, PackRow, put_pack_row};
+use crate::pack::{EntryRef, PackId, read_footer, scan};
+use crate::rows::{CHUNKS, Location, PACKS, PackRow, chunk_row, put_pack_row};
 use crate::store::Store;
 
 /// Rows written in one batch; bounds memory while an index is rebuilt.
@@ -16,12 +16,11 @@ const BATCH_ROWS: usize = 10_000;
 
 /// Brings the index and the packs into agreement.
 ///
-/// Packs longer than their row says are scanned from there; packs without a row are read whole; rows
-/// that point to packs or bytes that are gone are dropped. Costs nothing for packs that agree.
+/// Rows that point to packs or bytes that are gone are dropped; then packs longer than their row says are
+/// scanned from there, and packs without a row are read whole. Costs nothing for packs that agree.
 pub(crate) fn recover(store: &Store) -> Result<()> {
-    let disk = &store.inner.disk;
-    let files = disk.list().map_err(|e| Error::io("listing packs", e))?;
-    let known = store.inner.packs.lock().clone();
+    let files = store.inner.disk.list();
+    let files = files.map_err(|e| Error::io("listing packs", e))?;
     let mut present = BTreeMap::new();
     for (name, len) in files {
         match PackId::from_file_name(&name) {
@@ -34,128 +33,138 @@ pub(crate) fn recover(store: &Store) -> Result<()> {
     if let Some((last, _)) = present.last_key_value() {
         store.reserve_pack_ids(last.0 + 1);
     }
-
-    let mut lost = BTreeMap::new();
-    for (&id, row) in &known {
-        let len = present.get(&id).copied().unwrap_or(0);
-        if len < row.len {
-            tracing::error!(pack = %id, expected = row.len, found = len, "a pack lost bytes");
-            lost.insert(id, len);
-        }
-    }
-    if !lost.is_empty() {
-        drop_rows_beyond(store, &lost)?;
-    }
-    for (&id, &len) in &present {
-        let row = known.get(&id).copied().unwrap_or_default();
-        if len > row.len {
-            index_tail(store, id, row, len)?;
+    drop_lost_rows(store, &present)?;
+    let known = store.inner.packs.lock().clone();
+    // A chunk that stands twice was healed or moved, and the later place is the good one.
+    for (&id, &len) in present.iter().rev() {
+        let row = known.get(&id).copied();
+        if row.is_none_or(|row| len > row.len) {
+            index_tail(store, id, row.unwrap_or_default(), len)?;
         }
     }
     Ok(())
 }
 
 /// Gives rows to the entries of a pack beyond what its row covers, and cuts off a torn end.
-fn index_tail(store: &Store, id: PackId, mut row: PackRow, file_len: u64) -> Result<()> {
+fn index_tail(store: &Store, id: PackId, row: PackRow, file_len: u64) -> Result<()> {
     let file = store.file(id)?;
     let io = |e| Error::io(format!("recovering pack {id}"), e);
-    let mut rows = Vec::new();
+    // A row never points to bytes that a crash can take away.
+    file.sync().map_err(io)?;
+    let known_len = row.len;
     let footer = read_footer(&*file, file_len).map_err(io)?;
     let sealed = footer.is_some();
-    if let (0, Some(entries)) = (row.len, &footer) {
+    let mut tail = Tail {
+        store,
+        rows: HashMap::new(),
+        row,
+    };
+    let mut end = file_len;
+    match footer {
         // A sealed pack that the index does not know: its footer tells everything.
-        for (offset, len, head) in entries {
-            let entry = EntryRef {
-                pack: id,
-                offset: *offset,
-                len: *len,
-            };
-            for (number, chunk) in head.chunks.iter().enumerate() {
-                let location = Location {
-                    entry,
-                    number: number as u32,
-                    raw_len: chunk.len,
-                };
-                rows.push((chunk.id, location));
-            }
-            if rows.len() >= BATCH_ROWS {
-                add_rows(store, &mut rows, &mut row)?;
+        Some(entries) if known_len == 0 => {
+            for (offset, len, head) in entries {
+                let pack = id;
+                tail.add(EntryRef { pack, offset, len }, &head)?;
             }
         }
-    } else {
-        let (end, reason) = scan(id, &*file, row.len, |entry, head, _| {
-            for (number, chunk) in head.chunks.iter().enumerate() {
-                let location = Location {
-                    entry,
-                    number: number as u32,
-                    raw_len: chunk.len,
-                };
-                rows.push((chunk.id, location));
+        _ => {
+            let found = scan(id, &*file, known_len, |entry, head| tail.add(entry, &head))?;
+            if let Some(damage) = found.damage {
+                tracing::warn!(%damage, "not a whole entry");
             }
-            if rows.len() >= BATCH_ROWS {
-                add_rows(store, &mut rows, &mut row)?;
+            if !sealed {
+                end = found.end;
             }
-            Ok(())
-        })?;
-        if let ScanEnd::Damaged(reason) = reason {
-            tracing::info!(pack = %id, at = end, len = file_len, reason, "cut off a torn write");
-            if end == 0 {
-                store.forget_pack(id);
-                return store.inner.disk.remove(&id.file_name()).map_err(io);
-            }
-            file.truncate(end).and_then(|()| file.sync()).map_err(io)?;
         }
-        row.len = end;
     }
-    if sealed {
-        row.len = file_len;
-        row.sealed = true;
+    if end == 0 {
+        return store.remove_pack(id);
     }
-    file.sync().map_err(io)?;
-    add_rows(store, &mut rows, &mut row)?;
+    if end < file_len {
+        tracing::info!(pack = %id, from = file_len, to = end, "cut off a torn end");
+        file.truncate(end).and_then(|()| file.sync()).map_err(io)?;
+    }
+    tail.flush()?;
+    let row = PackRow {
+        len: end,
+        sealed: sealed || row.sealed,
+        ..tail.row
+    };
     let mut batch = Batch::new();
     put_pack_row(&mut batch, id, &row);
+    store.db().write(batch, Durability::Synced)?;
     store.inner.packs.lock().insert(id, row);
-    store.db().write(batch, Durability::Synced)
+    Ok(())
 }
 
-/// Adds the rows that the index does not have.
-fn add_rows(store: &Store, rows: &mut Vec<(ChunkId, Location)>, pack: &mut PackRow) -> Result<()> {
-    // A chunk may stand twice in what was scanned; the first place wins.
-    let mut seen = BTreeSet::new();
-    rows.retain(|(id, _)| seen.insert(*id));
-    let keys = rows.iter().map(|(id, _)| id.as_bytes().as_slice());
-    let existing = store.db().get_many(CHUNKS, keys)?;
-    let mut batch = Batch::new();
-    for ((id, location), existing) in rows.drain(..).zip(existing) {
-        if existing.is_none() {
-            batch.put(CHUNKS, id.as_bytes(), location.encode());
+/// Entries found in a pack, on their way to the index.
+struct Tail<'a> {
+    store: &'a Store,
+    rows: HashMap<ChunkId, Location>,
+    row: PackRow,
+}
+
+impl Tail<'_> {
+    fn add(&mut self, entry: EntryRef, head: &FrameHead) -> Result<()> {
+        self.row.raw_written += u64::from(head.raw_len());
+        self.rows.extend(Location::of_frame(entry, head));
+        if self.rows.len() >= BATCH_ROWS {
+            self.flush()?;
         }
-        pack.add(&location, existing.is_none());
+        Ok(())
     }
-    store.db().write(batch, Durability::Buffered)
+
+    /// Adds the rows that the index does not have.
+    fn flush(&mut self) -> Result<()> {
+        let rows: Vec<_> = self.rows.drain().collect();
+        let keys = rows.iter().map(|(id, _)| id.as_bytes().as_slice());
+        let existing = self.store.db().get_many(CHUNKS, keys)?;
+        let mut batch = Batch::new();
+        for ((id, location), existing) in rows.iter().zip(existing) {
+            let encoded = location.encode();
+            match existing {
+                // From a recovery that was cut short: it did not get to count it.
+                Some(bytes) if bytes == encoded => {}
+                Some(_) => continue,
+                None => batch.put(CHUNKS, id.as_bytes(), encoded),
+            }
+            self.row.add(location);
+        }
+        self.store.db().write(batch, Durability::Buffered)
+    }
 }
 
-/// Drops rows whose bytes are gone: packs by the length that they still have.
-fn drop_rows_beyond(store: &Store, lost: &BTreeMap<PackId, u64>) -> Result<()> {
+/// Drops rows whose bytes are gone; `present` are the packs with the lengths that they have.
+fn drop_lost_rows(store: &Store, present: &BTreeMap<PackId, u64>) -> Result<()> {
+    let mut lost = BTreeMap::new();
+    for (&id, row) in store.inner.packs.lock().iter() {
+        let len = present.get(&id).copied().unwrap_or(0);
+        if len < row.len {
+            tracing::error!(pack = %id, expected = row.len, found = len, "a pack lost bytes");
+            lost.insert(id, len);
+        }
+    }
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let commit = store.commit_lock();
     let mut gone = Vec::new();
     for row in store.db().rows(CHUNKS, &[])? {
-        let (key, value) = row?;
-        let location = Location::decode(&value)?;
+        let (id, location) = chunk_row(&row?)?;
         let end = location.entry.offset + u64::from(location.entry.len);
         if lost.get(&location.entry.pack).is_some_and(|&len| end > len) {
-            let id = Reader::new(&key).array("chunk row id")?;
-            gone.push((ChunkId::from_bytes(id), location));
+            gone.push((id, location));
         }
         if gone.len() >= BATCH_ROWS {
-            store.remove_rows(&gone)?;
+            store.remove_rows(&commit, &gone)?;
             gone.clear();
         }
     }
-    store.remove_rows(&gone)?;
+    store.remove_rows(&commit, &gone)?;
     let mut packs = store.inner.packs.lock();
     let mut batch = Batch::new();
-    for (id, &len) in lost {
+    for (id, &len) in &lost {
         if len == 0 {
             packs.remove(id);
             batch.delete(PACKS, &id.0.to_be_bytes());

@@ -1,10 +1,12 @@
 //! The rows of the index that say where chunks are and what packs hold. Their layout is in `docs/FORMAT.md`.
 
+use vitrail_proto::chunk::CHUNK_LEN_MAX;
 use vitrail_proto::codec::{DecodeError, Reader, put_varint};
+use vitrail_proto::frame::{FRAME_CHUNKS_MAX, FrameHead};
+use vitrail_proto::id::ChunkId;
 
-use crate::db::Batch;
-use crate::error::Result;
-use crate::pack::{EntryRef, PackId};
+use crate::db::{Batch, Row};
+use crate::pack::{ENTRY_LEN_MAX, EntryRef, PackId};
 
 pub(crate) const CHUNKS: &str = "chunks";
 pub(crate) const PACKS: &str = "packs";
@@ -22,7 +24,7 @@ pub(crate) struct Location {
     pub(crate) raw_len: u32,
 }
 
-/// What the index knows of a pack.
+/// What the index knows of a pack that holds committed chunks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct PackRow {
     /// Bytes that are durable.
@@ -38,6 +40,21 @@ pub(crate) struct PackRow {
 }
 
 impl Location {
+    /// The places of a frame's chunks, once it is written as `entry`.
+    pub(crate) fn of_frame(
+        entry: EntryRef,
+        head: &FrameHead,
+    ) -> impl Iterator<Item = (ChunkId, Self)> {
+        head.chunks.iter().enumerate().map(move |(number, chunk)| {
+            let location = Self {
+                entry,
+                number: number as u32,
+                raw_len: chunk.len,
+            };
+            (chunk.id, location)
+        })
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16);
         let numbers = [
@@ -55,10 +72,10 @@ impl Location {
         let mut reader = Reader::new(bytes);
         let pack = PackId(reader.varint(u64::MAX, "chunk row pack")?);
         let offset = reader.varint(u64::MAX, "chunk row offset")?;
-        let mut small = |what| reader.varint(u32::MAX.into(), what).map(|n| n as u32);
-        let len = small("chunk row length")?;
-        let number = small("chunk row number")?;
-        let raw_len = small("chunk row raw length")?;
+        // Bounded, since readers make a buffer of this length.
+        let len = reader.varint(ENTRY_LEN_MAX, "chunk row length")? as u32;
+        let number = reader.varint(FRAME_CHUNKS_MAX, "chunk row number")? as u32;
+        let raw_len = reader.varint(CHUNK_LEN_MAX.into(), "chunk row raw length")? as u32;
         reader.finish("chunk row")?;
         Ok(Self {
             entry: EntryRef { pack, offset, len },
@@ -95,16 +112,13 @@ impl PackRow {
         Ok(row)
     }
 
-    /// Counts a chunk that was written here; `row` tells whether its row points here.
-    pub(crate) fn add(&mut self, location: &Location, row: bool) {
-        let len = u64::from(location.raw_len);
-        self.raw_written += len;
-        if row {
-            self.chunks += 1;
-            self.raw_bytes += len;
-        }
+    /// Counts a row that points here.
+    pub(crate) fn add(&mut self, location: &Location) {
+        self.chunks += 1;
+        self.raw_bytes += u64::from(location.raw_len);
     }
 
+    /// Takes a row off that pointed here.
     pub(crate) fn remove(&mut self, location: &Location) {
         self.chunks = self.chunks.saturating_sub(1);
         self.raw_bytes = self.raw_bytes.saturating_sub(location.raw_len.into());
@@ -114,4 +128,10 @@ impl PackRow {
 /// Puts a pack's row into a batch.
 pub(crate) fn put_pack_row(batch: &mut Batch, id: PackId, row: &PackRow) {
     batch.put(PACKS, &id.0.to_be_bytes(), row.encode());
+}
+
+/// A row of [`CHUNKS`].
+pub(crate) fn chunk_row((key, value): &Row) -> Result<(ChunkId, Location), DecodeError> {
+    let id = ChunkId::from_bytes(Reader::new(key).array("chunk row id")?);
+    Ok((id, Location::decode(value)?))
 }

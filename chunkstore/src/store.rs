@@ -1,22 +1,24 @@
 //! The store: where every chunk and manifest is, and the rules for adding to it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use vitrail_proto::chunk::VerifiedChunk;
-use vitrail_proto::codec::{Reader, put_varint};
+use vitrail_proto::codec::{DecodeError, Reader, put_varint};
+use vitrail_proto::frame::FRAME_RAW_MAX;
 use vitrail_proto::id::{ChunkId, ManifestId};
-use vitrail_proto::manifest::Manifest;
+use vitrail_proto::manifest::{MANIFEST_LEN_MAX, Manifest};
 
 use crate::db::{Batch, DB_MEMORY, Db, Durability};
-use crate::directory::claim;
+use crate::directory::{claim, sync_names};
 use crate::disk::{Disk, DiskFile, LocalDisk};
 use crate::error::{Damage, Error, Result};
 use crate::frame::decode;
@@ -78,22 +80,39 @@ pub(crate) struct Inner {
     pub(crate) packs: Mutex<BTreeMap<PackId, PackRow>>,
     pub(crate) writing: Mutex<Writing>,
     pub(crate) commit: Mutex<()>,
-    pub(crate) next_pack: AtomicU64,
+    pub(crate) next_pack: Mutex<u64>,
     files: Cache<PackId, Arc<dyn DiskFile>>,
-    frames: Cache<EntryRef, Arc<[VerifiedChunk]>, FrameWeight>,
+    frames: Cache<EntryRef, Frame, FrameWeight>,
     manifests: Cache<ManifestId, Arc<Manifest>, ManifestWeight>,
     memory: MemoryBudget,
-    /// A sync failed: nobody knows what the disk holds, so nothing is written until it is reopened.
+    /// A sync failed, see [`Error::Poisoned`].
     pub(crate) poisoned: AtomicBool,
     pub(crate) damaged: AtomicU64,
     _lock: File,
 }
 
+/// A decoded frame.
+type Frame = Arc<[VerifiedChunk]>;
+
+/// How an attempt to read chunks ended.
+enum Attempt {
+    Done(Vec<VerifiedChunk>),
+    /// A place was found damaged that the index does not name any more.
+    Moved(Damage),
+}
+
+/// What rows that were deleted had named.
+#[derive(Default)]
+pub(crate) struct Removed {
+    pub(crate) chunks: u64,
+    pub(crate) raw_bytes: u64,
+}
+
 #[derive(Clone)]
 struct FrameWeight;
 
-impl Weighter<EntryRef, Arc<[VerifiedChunk]>> for FrameWeight {
-    fn weight(&self, _: &EntryRef, chunks: &Arc<[VerifiedChunk]>) -> u64 {
+impl Weighter<EntryRef, Frame> for FrameWeight {
+    fn weight(&self, _: &EntryRef, chunks: &Frame) -> u64 {
         chunks.iter().map(|c| u64::from(c.len()) + 100).sum()
     }
 }
@@ -131,14 +150,16 @@ impl Store {
 
     fn open_on(
         directory: &Path,
-        options: Options,
+        mut options: Options,
         spaces: &[&'static str],
         disk: Box<dyn Disk>,
         lock: File,
     ) -> Result<Self> {
+        options.frame_len = options.frame_len.min(FRAME_RAW_MAX);
         let mut all = vec![CHUNKS, PACKS, MANIFESTS, FACTS, META];
         all.extend(spaces);
         let db = Db::open(&directory.join("index"), &all)?;
+        sync_names(directory)?;
         let packs = db
             .rows(PACKS, &[])?
             .map(|row| {
@@ -162,7 +183,7 @@ impl Store {
             packs: Mutex::new(packs),
             writing: Mutex::default(),
             commit: Mutex::new(()),
-            next_pack: AtomicU64::new(next_pack.max(highest)),
+            next_pack: Mutex::new(next_pack.max(highest)),
             files: Cache::new(OPEN_FILES_MAX),
             frames: Cache::with_weighter(1024, free * 3 / 8, FrameWeight),
             manifests: Cache::with_weighter(64, free / 8, ManifestWeight),
@@ -201,82 +222,73 @@ impl Store {
         Ok((0..ids.len()).filter(|&i| locations[i].is_none()).collect())
     }
 
-    /// The chunks of `ids` in their order, verified, from as few frames as possible.
+    /// The chunks of `ids` in their order, verified, from as few frames as possible. A chunk whose bytes
+    /// are wrong leaves the index and is [`Error::Damaged`]; from then on it is [`Error::MissingChunk`],
+    /// until it is stored anew.
     pub fn chunks(&self, ids: &[ChunkId]) -> Result<Vec<VerifiedChunk>> {
-        // A pack may be compacted away between the look-up and the read; the second look-up finds the
-        // new place. It cannot happen twice in a row except by a collection each time.
+        // A collection may move a chunk and remove its pack between the look-up and the read. The next
+        // look-up finds the new place, so it takes a collection each time to fail once more.
         const TRIES: u32 = 3;
-        let mut tries = 0;
+        let mut tries = 1;
         loop {
-            tries += 1;
-            match self.try_chunks(ids) {
-                Err(Error::Io { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound && tries < TRIES => {}
-                other => return other,
+            match self.try_chunks(ids)? {
+                Attempt::Done(chunks) => return Ok(chunks),
+                Attempt::Moved(_) if tries < TRIES => tries += 1,
+                Attempt::Moved(damage) => return Err(damage.into()),
             }
         }
     }
 
-    fn try_chunks(&self, ids: &[ChunkId]) -> Result<Vec<VerifiedChunk>> {
+    fn try_chunks(&self, ids: &[ChunkId]) -> Result<Attempt> {
         let locations = self.locations(ids)?;
-        let mut last: Option<(EntryRef, Arc<[VerifiedChunk]>)> = None;
+        let mut last: Option<(EntryRef, Frame)> = None;
         let mut chunks = Vec::with_capacity(ids.len());
         for (&id, location) in ids.iter().zip(locations) {
             let location = location.ok_or(Error::MissingChunk(id))?;
-            let frame = match &last {
-                Some((entry, frame)) if *entry == location.entry => frame,
-                _ => {
-                    &last
-                        .insert((location.entry, self.frame(location.entry, id)?))
-                        .1
-                }
+            let entry = location.entry;
+            let frame = match last.take_if(|(at, _)| *at == entry) {
+                Some((_, frame)) => Ok(frame),
+                None => self.frame(entry),
             };
-            match frame.get(location.number as usize) {
-                Some(chunk) if chunk.id() == id => chunks.push(chunk.clone()),
-                _ => {
-                    let EntryRef { pack, offset, .. } = location.entry;
-                    let reason = format!("chunk {id} is not in the frame that the index names");
-                    self.quarantine(id, location.entry)?;
-                    return Err(Damage {
-                        pack,
-                        offset,
-                        reason,
-                    }
-                    .into());
+            match frame.and_then(|frame| Ok((chunk_of(&frame, id, &location)?, frame))) {
+                Ok((chunk, frame)) => {
+                    chunks.push(chunk);
+                    last = Some((entry, frame));
                 }
+                Err(Error::Damaged(damage)) => {
+                    return match self.quarantine(&damage, entry, &[id])? {
+                        0 => Ok(Attempt::Moved(damage)),
+                        _ => Err(damage.into()),
+                    };
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(chunks)
+        Ok(Attempt::Done(chunks))
     }
 
     /// A decoded frame, from the cache or disk; one reader decodes, others wait for it.
-    fn frame(&self, entry: EntryRef, wanted: ChunkId) -> Result<Arc<[VerifiedChunk]>> {
-        let result = self
-            .inner
+    fn frame(&self, entry: EntryRef) -> Result<Frame> {
+        self.inner
             .frames
-            .get_or_insert_with(&entry, || self.read_frame(entry).map(Into::into));
-        if let Err(Error::Damaged(damage)) = &result {
-            tracing::error!(%damage, chunk = %wanted, "quarantined");
-            self.quarantine(wanted, entry)?;
-        }
-        result
+            .get_or_insert_with(&entry, || self.read_frame(entry).map(Into::into))
     }
 
     /// Reads, decodes and verifies a frame, past the cache.
     pub(crate) fn read_frame(&self, entry: EntryRef) -> Result<Vec<VerifiedChunk>> {
         let frame = self.read_entry(entry)?;
-        decode(&frame).map_err(|error| {
-            Damage {
-                pack: entry.pack,
-                offset: entry.offset,
-                reason: error.to_string(),
-            }
-            .into()
-        })
+        decode(&frame).map_err(|error| entry.damage(error.to_string()).into())
     }
 
+    /// Reads an entry's frame and checks its checksum. A pack that is gone counts as damaged.
     pub(crate) fn read_entry(&self, entry: EntryRef) -> Result<Bytes> {
-        read_entry(&*self.file(entry.pack)?, entry)
+        match self.file(entry.pack) {
+            Ok(file) => read_entry(&*file, entry),
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Err(entry.damage("the pack's file is gone".into()).into())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn file(&self, pack: PackId) -> Result<Arc<dyn DiskFile>> {
@@ -286,40 +298,74 @@ impl Store {
         })
     }
 
-    /// Takes a chunk out of the index, if it is still where it was found damaged, so that it counts as
-    /// missing and can be stored anew.
-    fn quarantine(&self, id: ChunkId, entry: EntryRef) -> Result<()> {
-        let _commit = self.inner.commit.lock();
-        let Some(row) = self.inner.db.get(CHUNKS, id.as_bytes())? else {
-            return Ok(());
+    /// Takes those of `ids` out of the index that still are in `entry`, which was found damaged, so that
+    /// they count as missing and can be stored anew. Tells how many were.
+    pub(crate) fn quarantine(
+        &self,
+        damage: &Damage,
+        entry: EntryRef,
+        ids: &[ChunkId],
+    ) -> Result<u64> {
+        let commit = self.inner.commit.lock();
+        let pending = {
+            let mut writing = self.inner.writing.lock();
+            let mut take = |id: &&ChunkId| {
+                let here = writing.pending.get(*id).is_some_and(|at| at.entry == entry);
+                here.then(|| writing.pending.remove(*id)).is_some()
+            };
+            ids.iter().filter(&mut take).count() as u64
         };
-        let location = Location::decode(&row)?;
-        if location.entry == entry {
-            self.remove_rows(&[(id, location)])?;
-            self.inner.damaged.fetch_add(1, Ordering::Relaxed);
+        let keys = ids.iter().map(|id| id.as_bytes().as_slice());
+        let mut here = Vec::new();
+        for (&id, row) in ids.iter().zip(self.inner.db.get_many(CHUNKS, keys)?) {
+            let location = row.map(|bytes| Location::decode(&bytes)).transpose()?;
+            here.extend(location.filter(|at| at.entry == entry).map(|at| (id, at)));
         }
-        Ok(())
+        let count = pending + self.remove_rows(&commit, &here)?.chunks;
+        if count > 0 {
+            self.inner.damaged.fetch_add(count, Ordering::Relaxed);
+            tracing::error!(%damage, chunks = count, "quarantined");
+        }
+        Ok(count)
     }
 
-    /// Deletes rows and takes them off their packs' counts. The caller keeps commits away.
-    pub(crate) fn remove_rows(&self, rows: &[(ChunkId, Location)]) -> Result<()> {
+    /// Deletes those of `rows` that still are so and takes them off their packs' counts. Tells what they
+    /// were. Holding the commit lock keeps others from changing rows meanwhile.
+    pub(crate) fn remove_rows(
+        &self,
+        _commit: &MutexGuard<'_, ()>,
+        rows: &[(ChunkId, Location)],
+    ) -> Result<Removed> {
+        let mut removed = Removed::default();
+        if rows.is_empty() {
+            return Ok(removed);
+        }
+        let keys = rows.iter().map(|(id, _)| id.as_bytes().as_slice());
+        let current = self.inner.db.get_many(CHUNKS, keys)?;
         let mut packs = self.inner.packs.lock();
+        let mut touched = BTreeMap::new();
         let mut batch = Batch::new();
-        let mut touched = HashSet::new();
-        for (id, location) in rows {
+        for ((id, location), current) in rows.iter().zip(current) {
+            if current.as_deref() != Some(&location.encode()[..]) {
+                continue;
+            }
             batch.delete(CHUNKS, id.as_bytes());
-            if let Some(row) = packs.get_mut(&location.entry.pack) {
-                row.remove(location);
-                touched.insert(location.entry.pack);
+            removed.chunks += 1;
+            removed.raw_bytes += u64::from(location.raw_len);
+            let pack = location.entry.pack;
+            if let Some(row) = packs.get(&pack) {
+                touched.entry(pack).or_insert(*row).remove(location);
             }
         }
-        for id in touched {
-            put_pack_row(&mut batch, id, &packs[&id]);
+        for (id, row) in &touched {
+            put_pack_row(&mut batch, *id, row);
         }
-        self.inner.db.write(batch, Durability::Buffered)
+        self.inner.db.write(batch, Durability::Buffered)?;
+        packs.extend(touched);
+        Ok(removed)
     }
 
-    pub(crate) fn commit_lock(&self) -> parking_lot::MutexGuard<'_, ()> {
+    pub(crate) fn commit_lock(&self) -> MutexGuard<'_, ()> {
         self.inner.commit.lock()
     }
 
@@ -339,19 +385,34 @@ impl Store {
         Ok(found)
     }
 
-    /// A manifest.
+    /// A manifest, verified against its id.
     pub fn manifest(&self, id: ManifestId) -> Result<Arc<Manifest>> {
         self.inner.manifests.get_or_insert_with(&id, || {
             let bytes = self.inner.db.get(MANIFESTS, id.as_bytes())?;
             let bytes = bytes.ok_or(Error::MissingManifest(id))?;
-            Ok(Arc::new(Manifest::decode(&bytes)?))
+            let damaged = |reason| Error::DamagedManifest { id, reason };
+            if ManifestId::of(&bytes) != id {
+                return Err(damaged("its bytes have another hash".into()));
+            }
+            let manifest = Manifest::decode(&bytes).map_err(|e| damaged(e.to_string()))?;
+            Ok(Arc::new(manifest))
         })
     }
 
     /// Stores a manifest, durably. It is collected with its chunks once no root names it; until the caller
-    /// has made it a root, `lease` keeps it.
+    /// has made it a root, `lease` keeps it. The chunks must have been committed under that lease, or
+    /// been found there after they were added to it.
     pub fn put_manifest(&self, manifest: &Manifest, lease: &Lease) -> Result<ManifestId> {
+        self.check_poisoned()?;
         let bytes = manifest.encode();
+        if bytes.len() as u64 > MANIFEST_LEN_MAX {
+            let error = DecodeError::TooLarge {
+                what: "manifest length",
+                value: bytes.len() as u64,
+                max: MANIFEST_LEN_MAX,
+            };
+            return Err(error.into());
+        }
         let id = ManifestId::of(&bytes);
         lease.add_manifest(id);
         let mut facts = Vec::new();
@@ -368,8 +429,12 @@ impl Store {
         Ok(id)
     }
 
-    pub(crate) fn forget_pack(&self, id: PackId) {
+    /// Removes a pack's file. Readers that have it open go on.
+    pub(crate) fn remove_pack(&self, id: PackId) -> Result<()> {
+        let removed = self.inner.disk.remove(&id.file_name());
+        // After the removal, so that nobody opens it into the cache again.
         self.inner.files.remove(&id);
+        removed.map_err(|e| Error::io(format!("removing pack {id}"), e))
     }
 
     pub(crate) fn forget_manifest(&self, id: ManifestId) {
@@ -377,6 +442,17 @@ impl Store {
     }
 
     pub(crate) fn reserve_pack_ids(&self, next: u64) {
-        self.inner.next_pack.fetch_max(next, Ordering::SeqCst);
+        let mut current = self.inner.next_pack.lock();
+        *current = next.max(*current);
+    }
+}
+
+fn chunk_of(frame: &Frame, id: ChunkId, location: &Location) -> Result<VerifiedChunk> {
+    match frame.get(location.number as usize) {
+        Some(chunk) if chunk.id() == id => Ok(chunk.clone()),
+        _ => {
+            let reason = format!("chunk {id} is not in the frame that the index names");
+            Err(location.entry.damage(reason).into())
+        }
     }
 }

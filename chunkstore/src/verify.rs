@@ -1,13 +1,14 @@
 //! Reading everything back.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 
 use vitrail_proto::codec::Reader;
 use vitrail_proto::id::{ChunkId, ManifestId};
 
 use crate::error::{Damage, Error, Result};
-use crate::pack::PackId;
-use crate::rows::{CHUNKS, FACTS, Location};
+use crate::pack::{PackId, check_header, read_footer};
+use crate::rows::{CHUNKS, FACTS, Location, PackRow, chunk_row};
 use crate::store::Store;
 
 /// Rows held in memory at once, 48 bytes each.
@@ -26,8 +27,11 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Manifests whose chunks were looked up.
     pub manifests: u64,
-    /// Places in packs that are not what was written. Their chunks are out of the index now.
+    /// Places in packs that are not what was written, or cannot be read. Chunks that were read wrong are
+    /// out of the index now; a pack whose header or footer is wrong is rewritten by the next collection.
     pub damaged: Vec<Damage>,
+    /// Manifests that are not what was written.
+    pub damaged_manifests: Vec<ManifestId>,
     /// Chunks that a manifest needs and the index does not have, at most [`MISSING_MAX`] of them.
     pub missing: Vec<(ManifestId, ChunkId)>,
 }
@@ -38,7 +42,7 @@ pub const MISSING_MAX: usize = 1000;
 impl VerifyReport {
     /// Whether every byte is right.
     pub fn ok(&self) -> bool {
-        self.damaged.is_empty() && self.missing.is_empty()
+        self.damaged.is_empty() && self.damaged_manifests.is_empty() && self.missing.is_empty()
     }
 }
 
@@ -82,9 +86,12 @@ pub fn verify(store: &Store, mut progress: impl FnMut(Progress)) -> Result<Verif
             .max(1);
         let (group, tail) = rest.split_at(count);
         rest = tail;
+        for (id, row) in group {
+            check_ends(store, *id, row, &mut report)?;
+        }
         let wanted: HashSet<PackId> = group.iter().map(|(id, _)| *id).collect();
         let mut done = 0;
-        for (entry, chunks) in rows_of(store, &wanted)? {
+        for chunks in rows_of(store, &wanted)?.values() {
             done = (done + 1) % 64;
             if done == 0 {
                 progress(Progress {
@@ -92,7 +99,7 @@ pub fn verify(store: &Store, mut progress: impl FnMut(Progress)) -> Result<Verif
                     total_bytes,
                 });
             }
-            check_entry(store, entry, &chunks, &mut report)?;
+            check_entry(store, chunks, &mut report)?;
         }
         report.packs += group.len() as u64;
     }
@@ -104,13 +111,40 @@ pub fn verify(store: &Store, mut progress: impl FnMut(Progress)) -> Result<Verif
     Ok(report)
 }
 
+/// Checks a pack's header, and that its footer can be read if it is sealed: reading needs neither, but
+/// rebuilding the index does.
+fn check_ends(store: &Store, id: PackId, row: &PackRow, report: &mut VerifyReport) -> Result<()> {
+    let damaged = |offset, reason: &str| Damage {
+        pack: id,
+        offset,
+        reason: reason.into(),
+    };
+    let file = match store.file(id) {
+        Ok(file) => file,
+        // Its rows, if it has any, are reported as damaged; if not, a collection took it.
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    match check_header(id, &*file) {
+        Ok(()) => {}
+        Err(Error::Damaged(damage)) => report.damaged.push(damage),
+        Err(Error::Io { source, .. }) => report.damaged.push(damaged(0, &source.to_string())),
+        Err(error) => return Err(error),
+    }
+    if row.sealed && !matches!(read_footer(&*file, row.len), Ok(Some(_))) {
+        report
+            .damaged
+            .push(damaged(row.len, "the footer before it is wrong"));
+        store.unseal(id)?;
+    }
+    Ok(())
+}
+
 fn rows_of(store: &Store, packs: &HashSet<PackId>) -> Result<Rows> {
     let mut rows = Rows::new();
     for row in store.db().rows(CHUNKS, &[])? {
-        let (key, value) = row?;
-        let location = Location::decode(&value)?;
+        let (id, location) = chunk_row(&row?)?;
         if packs.contains(&location.entry.pack) {
-            let id = ChunkId::from_bytes(Reader::new(&key).array("chunk row id")?);
             let at = (location.entry.pack, location.entry.offset);
             rows.entry(at).or_default().push((id, location));
         }
@@ -120,47 +154,42 @@ fn rows_of(store: &Store, packs: &HashSet<PackId>) -> Result<Rows> {
 
 fn check_entry(
     store: &Store,
-    (pack, offset): (PackId, u64),
     chunks: &[(ChunkId, Location)],
     report: &mut VerifyReport,
 ) -> Result<()> {
-    let Some((_, first)) = chunks.first() else {
+    let Some((_, Location { entry, .. })) = chunks.first() else {
         return Ok(());
     };
-    let problem = match store.read_frame(first.entry) {
-        Ok(frame) => {
-            report.frames += 1;
-            report.chunks += chunks.len() as u64;
-            report.bytes += u64::from(first.entry.len);
-            let wrong = chunks.iter().find(|(id, at)| {
-                at.entry != first.entry
-                    || frame
-                        .get(at.number as usize)
-                        .is_none_or(|chunk| chunk.id() != *id)
-            });
-            wrong.map(|(id, _)| format!("chunk {id} is not in the frame that the index names"))
+    let frame = match store.read_frame(*entry) {
+        Ok(frame) => frame,
+        Err(Error::Damaged(damage)) => {
+            let ids: Vec<_> = chunks.iter().map(|(id, _)| *id).collect();
+            // None is left there if a collection took the pack meanwhile.
+            if store.quarantine(&damage, *entry, &ids)? > 0 {
+                report.damaged.push(damage);
+            }
+            return Ok(());
         }
-        Err(Error::Damaged(damage)) => Some(damage.reason),
-        // A collection took the pack meanwhile; its live chunks were verified when they were copied.
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+        // A disk that does not answer may do so later, so the chunks stay in the index.
+        Err(Error::Io { source, .. }) => {
+            report.damaged.push(entry.damage(source.to_string()));
+            return Ok(());
+        }
         Err(error) => return Err(error),
     };
-    if let Some(reason) = problem {
-        let _commit = store.commit_lock();
-        let ids: Vec<_> = chunks.iter().map(|(id, _)| *id).collect();
-        let now = store.locations(&ids)?;
-        let same: Vec<_> = chunks
-            .iter()
-            .zip(now)
-            .filter(|((_, old), now)| now.as_ref() == Some(old))
-            .map(|(row, _)| *row)
-            .collect();
-        store.remove_rows(&same)?;
-        report.damaged.push(Damage {
-            pack,
-            offset,
-            reason,
-        });
+    report.frames += 1;
+    report.chunks += chunks.len() as u64;
+    report.bytes += u64::from(entry.len);
+    for (id, at) in chunks {
+        let chunk = frame.get(at.number as usize);
+        if at.entry == *entry && chunk.is_some_and(|chunk| chunk.id() == *id) {
+            continue;
+        }
+        let reason = format!("chunk {id} is not in the frame that the index names");
+        let damage = at.entry.damage(reason);
+        if store.quarantine(&damage, at.entry, &[*id])? > 0 {
+            report.damaged.push(damage);
+        }
     }
     Ok(())
 }
@@ -171,6 +200,10 @@ fn check_manifests(store: &Store, report: &mut VerifyReport) -> Result<()> {
         let manifest = match store.manifest(id) {
             Ok(manifest) => manifest,
             Err(Error::MissingManifest(_)) => continue, // collected meanwhile
+            Err(Error::DamagedManifest { .. }) => {
+                report.damaged_manifests.push(id);
+                continue;
+            }
             Err(error) => return Err(error),
         };
         report.manifests += 1;

@@ -11,12 +11,14 @@ const FOOTER_MAGIC: [u8; 4] = *b"VFTR";
 const TRAILER_MAGIC: [u8; 8] = *b"VITRSEAL";
 const VERSION: u32 = 1;
 
-pub(super) const HEADER_LEN: u64 = 32;
+pub(crate) const HEADER_LEN: u64 = 32;
 pub(super) const CHECKSUM_LEN: usize = 8;
 /// Magic, length and checksum before a frame or a footer's body.
 pub(super) const ENTRY_HEAD_LEN: u64 = 16;
+/// Longest entry in bytes.
+pub(crate) const ENTRY_LEN_MAX: u64 = ENTRY_HEAD_LEN + FRAME_LEN_MAX;
 pub(super) const TRAILER_LEN: u64 = 16;
-/// Longest footer in bytes. A pack of 256 MiB has some 4,000 chunks, so 0.2 MiB of footer.
+/// Longest footer in bytes. Writers seal a pack at 65,536 chunks, which makes 2.4 MB.
 pub(super) const FOOTER_LEN_MAX: u64 = 64 * 1024 * 1024;
 
 pub(super) fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_LEN] {
@@ -45,16 +47,17 @@ pub(super) fn decode_header(bytes: &[u8]) -> Result<PackId, DecodeError> {
         return Err(invalid("the magic is missing"));
     }
     let version = reader.u32("pack version")?;
+    reader.u32("pack header")?;
+    let id = PackId(reader.u64("pack id")?);
+    // First, lest flipped bits pass for a later version. Every version has this header.
+    if reader.array("pack header checksum")? != checksum(&bytes[..24]) {
+        return Err(invalid("the checksum is wrong"));
+    }
     if version != VERSION {
         return Err(DecodeError::Unknown {
             what: "pack version",
             value: version.into(),
         });
-    }
-    reader.u32("pack header")?;
-    let id = PackId(reader.u64("pack id")?);
-    if reader.array("pack header checksum")? != checksum(&bytes[..24]) {
-        return Err(invalid("the checksum is wrong"));
     }
     Ok(id)
 }
@@ -202,11 +205,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode_footer(&bytes, 1000);
-            let _ = EntryHead::decode(&bytes);
-            let _ = decode_header(&bytes);
-            let _ = decode_trailer(&bytes);
+        fn accepted_bytes_keep_their_bounds(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(entries) = decode_footer(&bytes, 1000) {
+                for (offset, len, _) in entries {
+                    prop_assert!(offset >= HEADER_LEN && offset + u64::from(len) <= 1000);
+                }
+            }
+            if let Ok(head) = EntryHead::decode(&bytes) {
+                prop_assert!(u64::from(head.len) <= FRAME_LEN_MAX.max(FOOTER_LEN_MAX));
+            }
+            prop_assert!(decode_header(&bytes).is_err(), "nobody guesses a checksum");
+        }
+
+        #[test]
+        fn a_header_with_a_flipped_bit_is_no_header(id: u64, bit in 0..8 * HEADER_LEN) {
+            let mut header = encode_header(PackId(id));
+            prop_assert_eq!(decode_header(&header), Ok(PackId(id)));
+            header[(bit / 8) as usize] ^= 1 << (bit % 8);
+            // In particular not one of another version, which would be left alone.
+            let refused = matches!(decode_header(&header), Err(DecodeError::Invalid { .. }));
+            prop_assert!(refused);
         }
     }
 }

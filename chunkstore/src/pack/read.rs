@@ -14,27 +14,47 @@ use crate::error::{Damage, Error, Result};
 
 /// Reads the frame of an entry and checks its checksum.
 pub(crate) fn read_entry(file: &dyn DiskFile, entry: EntryRef) -> Result<Bytes> {
-    let damaged = |reason: String| Damage {
-        pack: entry.pack,
-        offset: entry.offset,
-        reason,
-    };
-    // The length comes from our own index, which the frame format bounds.
+    // At most ENTRY_LEN_MAX, whether the length comes from a row, a footer or an entry's head.
     let mut bytes = vec![0; entry.len as usize];
     file.read_at(entry.offset, &mut bytes)
         .map_err(|e| match e.kind() {
-            std::io::ErrorKind::UnexpectedEof => damaged("the pack ends before it".into()).into(),
+            std::io::ErrorKind::UnexpectedEof => {
+                entry.damage("the pack ends before it".into()).into()
+            }
             _ => Error::io(format!("reading pack {}", entry.pack), e),
         })?;
-    let head = EntryHead::decode(&bytes).map_err(|e| damaged(e.to_string()))?;
+    let head = EntryHead::decode(&bytes).map_err(|e| entry.damage(e.to_string()))?;
     let frame = Bytes::from(bytes).slice(ENTRY_HEAD_LEN as usize..);
     if head.footer || head.len as usize != frame.len() {
-        return Err(damaged("it is not the entry that the index names".into()).into());
+        return Err(entry
+            .damage("it is not the entry that the index names".into())
+            .into());
     }
     if head.checksum != checksum(&frame) {
-        return Err(damaged("the checksum is wrong".into()).into());
+        return Err(entry.damage("the checksum is wrong".into()).into());
     }
     Ok(frame)
+}
+
+/// Checks that a file begins as the pack `id` does.
+pub(crate) fn check_header(id: PackId, file: &dyn DiskFile) -> Result<()> {
+    let damaged = |reason: String| Damage {
+        pack: id,
+        offset: 0,
+        reason,
+    };
+    let mut header = [0; HEADER_LEN as usize];
+    file.read_at(0, &mut header).map_err(|e| match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => damaged("the header is cut off".into()).into(),
+        _ => Error::io(format!("reading pack {id}"), e),
+    })?;
+    match decode_header(&header) {
+        Ok(found) if found == id => Ok(()),
+        Ok(found) => Err(damaged(format!("it says that it is pack {found}")).into()),
+        // Not damaged: somebody else's, to be left alone.
+        Err(error @ DecodeError::Unknown { .. }) => Err(error.into()),
+        Err(error) => Err(damaged(error.to_string()).into()),
+    }
 }
 
 /// The entries of a sealed pack by its footer, or none if it is not sealed. A damaged footer counts
@@ -66,72 +86,88 @@ pub(crate) fn read_footer(
     Ok(entries)
 }
 
-/// Why a scan ended.
+/// What a scan found.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum ScanEnd {
-    /// At the end of the file or at a footer.
-    Complete,
-    /// At bytes that are not a whole, right entry.
-    Damaged(String),
+pub(crate) struct Scan {
+    /// End of the last whole entry, or of the header if there is none; 0 if there is neither.
+    pub(crate) end: u64,
+    /// The first place that is not a whole, right entry.
+    pub(crate) damage: Option<Damage>,
 }
 
-/// Calls `each` for every whole entry from `start` (0 for the beginning) to the end, and tells where
-/// and why it ended. Reads the file once, an entry at a time.
+/// Calls `each` for every whole entry from `start` on, up to the footer or the end of the file. An
+/// entry whose bytes are wrong is stepped over as long as its head tells where the next one is.
+/// `start` is 0, or the end of an entry or of the header. Reads the file once, an entry at a time.
 pub(crate) fn scan(
     id: PackId,
     file: &dyn DiskFile,
     start: u64,
-    mut each: impl FnMut(EntryRef, FrameHead, Bytes) -> Result<()>,
-) -> Result<(u64, ScanEnd)> {
+    mut each: impl FnMut(EntryRef, FrameHead) -> Result<()>,
+) -> Result<Scan> {
     let io = |e| Error::io(format!("reading pack {id}"), e);
     let len = file.len().map_err(io)?;
-    let mut at = start;
-    if at < HEADER_LEN {
-        if len < HEADER_LEN {
-            return Ok((0, ScanEnd::Damaged("the header is cut off".into())));
+    let mut scan = Scan {
+        end: start,
+        damage: None,
+    };
+    if start < HEADER_LEN {
+        match check_header(id, file) {
+            Ok(()) => scan.end = HEADER_LEN,
+            Err(Error::Damaged(damage)) => scan.damage = Some(damage),
+            Err(error) => return Err(error),
         }
-        let mut header = [0; HEADER_LEN as usize];
-        file.read_at(0, &mut header).map_err(io)?;
-        match decode_header(&header) {
-            Ok(found) if found == id => {}
-            Ok(found) => return Ok((0, ScanEnd::Damaged(format!("it is pack {found}")))),
-            Err(error @ DecodeError::Unknown { .. }) => return Err(error.into()),
-            Err(error) => return Ok((0, ScanEnd::Damaged(error.to_string()))),
-        }
-        at = HEADER_LEN;
     }
+    let mut at = start.max(HEADER_LEN);
     while at < len {
-        if len - at < ENTRY_HEAD_LEN {
-            return Ok((at, ScanEnd::Damaged("an entry is cut off".into())));
-        }
+        let damaged = move |reason: String| Damage {
+            pack: id,
+            offset: at,
+            reason,
+        };
         let mut head = [0; ENTRY_HEAD_LEN as usize];
+        if len - at < ENTRY_HEAD_LEN {
+            scan.damage
+                .get_or_insert(damaged("an entry is cut off".into()));
+            break;
+        }
         file.read_at(at, &mut head).map_err(io)?;
         let head = match EntryHead::decode(&head) {
+            Ok(head) if head.footer => break,
             Ok(head) => head,
-            Err(error) => return Ok((at, ScanEnd::Damaged(error.to_string()))),
+            Err(error) => {
+                scan.damage.get_or_insert(damaged(error.to_string()));
+                break;
+            }
         };
-        if head.footer {
-            return Ok((at, ScanEnd::Complete));
-        }
         let entry_len = ENTRY_HEAD_LEN + u64::from(head.len);
         if len - at < entry_len {
-            return Ok((at, ScanEnd::Damaged("an entry is cut off".into())));
+            scan.damage
+                .get_or_insert(damaged("an entry is cut off".into()));
+            break;
         }
         let entry = EntryRef {
             pack: id,
             offset: at,
             len: entry_len as u32,
         };
+        at += entry_len;
         let frame = match read_entry(file, entry) {
             Ok(frame) => frame,
-            Err(Error::Damaged(damage)) => return Ok((at, ScanEnd::Damaged(damage.reason))),
+            Err(Error::Damaged(damage)) => {
+                scan.damage.get_or_insert(damage);
+                continue;
+            }
             Err(error) => return Err(error),
         };
         match FrameHead::decode(&mut Reader::new(&frame)) {
-            Ok(head) => each(entry, head, frame)?,
-            Err(error) => return Ok((at, ScanEnd::Damaged(error.to_string()))),
+            Ok(head) => {
+                each(entry, head)?;
+                scan.end = at;
+            }
+            Err(error) => {
+                scan.damage.get_or_insert(entry.damage(error.to_string()));
+            }
         }
-        at += entry_len;
     }
-    Ok((at, ScanEnd::Complete))
+    Ok(scan)
 }

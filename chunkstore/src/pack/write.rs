@@ -9,15 +9,16 @@ use super::{EntryRef, PackId};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, Result};
 
-/// The one writer of an unsealed pack.
+/// The one writer of an unsealed pack. Memory: 40 bytes for each chunk in it, until it is sealed.
 pub(crate) struct PackWriter {
     id: PackId,
     file: Arc<dyn DiskFile>,
     len: u64,
+    chunks: u64,
+    raw_bytes: u64,
     entries: Vec<(u64, FrameHead)>,
     buffer: Vec<u8>,
-    /// A write failed: what the file holds after `len` is unknown, so nothing is added any more.
-    failed: bool,
+    closed: bool,
 }
 
 impl PackWriter {
@@ -40,9 +41,11 @@ impl PackWriter {
             id,
             file,
             len: HEADER_LEN,
+            chunks: 0,
+            raw_bytes: 0,
             entries: Vec::new(),
             buffer: Vec::new(),
-            failed: false,
+            closed: false,
         })
     }
 
@@ -59,46 +62,57 @@ impl PackWriter {
         self.len
     }
 
+    /// Chunks written so far.
+    pub(crate) fn chunks(&self) -> u64 {
+        self.chunks
+    }
+
+    /// Their uncompressed bytes.
+    pub(crate) fn raw_bytes(&self) -> u64 {
+        self.raw_bytes
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    pub(crate) fn failed(&self) -> bool {
-        self.failed
+    /// Whether it takes no more: it is sealed, or a write failed, so that nobody knows what the file
+    /// holds after `len`.
+    pub(crate) fn closed(&self) -> bool {
+        self.closed
     }
 
-    /// Appends a frame. It is durable after a sync of the file.
-    pub(crate) fn append(&mut self, head: &FrameHead, frame: &[u8]) -> Result<EntryRef> {
+    /// Writes a frame's entry. It is durable after a sync of the file. After an error the pack is closed.
+    pub(crate) fn write(&mut self, head: &FrameHead, frame: &[u8]) -> Result<EntryRef> {
         self.buffer.clear();
         format::encode_entry(frame, &mut self.buffer);
-        let offset = self.len;
-        self.write(offset)?;
-        self.entries.push((offset, head.clone()));
-        Ok(EntryRef {
+        let entry = EntryRef {
             pack: self.id,
-            offset,
+            offset: self.len,
             len: self.buffer.len() as u32,
-        })
+        };
+        self.write_buffer()?;
+        self.chunks += head.chunks.len() as u64;
+        self.raw_bytes += u64::from(head.raw_len());
+        self.entries.push((entry.offset, head.clone()));
+        Ok(entry)
     }
 
-    /// Writes the footer and syncs. The pack is complete and immutable from here on.
-    pub(crate) fn seal(&mut self) -> Result<()> {
+    /// Writes the footer. After a sync of the file the pack is complete; it is closed in any case.
+    pub(crate) fn write_footer(&mut self) -> Result<()> {
         self.buffer = format::encode_footer(&self.entries, self.len);
-        self.write(self.len)?;
-        self.file
-            .sync()
-            .map_err(|e| Error::io(format!("syncing pack {}", self.id), e))
+        self.write_buffer()?;
+        self.closed = true;
+        Ok(())
     }
 
-    fn write(&mut self, at: u64) -> Result<()> {
-        if self.failed {
-            return Err(Error::Index(format!("pack {} failed before", self.id)));
-        }
-        if let Err(error) = self.file.write_at(at, &self.buffer) {
-            self.failed = true;
+    fn write_buffer(&mut self) -> Result<()> {
+        assert!(!self.closed, "a closed pack takes nothing");
+        if let Err(error) = self.file.write_at(self.len, &self.buffer) {
+            self.closed = true;
             return Err(Error::io(format!("writing pack {}", self.id), error));
         }
-        self.len = at + self.buffer.len() as u64;
+        self.len += self.buffer.len() as u64;
         Ok(())
     }
 }

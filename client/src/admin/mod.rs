@@ -75,7 +75,7 @@ pub struct SiteStatus {
     /// RFC 3339, UTC.
     pub started_at: String,
     /// Seconds since then.
-    pub uptime_s: f64,
+    pub uptime_s: u64,
     /// Image records that are not deleted.
     pub images: u64,
     /// Its store.
@@ -107,10 +107,12 @@ pub struct StoreStats {
     pub index_bytes: u64,
     /// All that lies on disk: packs and index.
     pub disk_bytes: u64,
-    /// Limit on `disk_bytes`, if one is set.
+    /// Limit on `pack_bytes`, if one is set.
     pub capacity_bytes: Option<u64>,
     /// Free space of the file system.
     pub free_bytes: u64,
+    /// Chunks that were found damaged since the daemon started.
+    pub damaged_chunks: u64,
 }
 
 /// What a garbage collection did, or with `dry_run` would do.
@@ -122,6 +124,8 @@ pub struct GcReport {
     pub dead_chunks: u64,
     /// Their bytes in the packs.
     pub dead_bytes: u64,
+    /// Manifests that no image names.
+    pub dead_manifests: u64,
     /// Packs that held nothing else.
     pub packs_removed: u64,
     /// Packs that were rewritten without them.

@@ -22,15 +22,18 @@ pub enum Event<T> {
     Done(T),
 }
 
-/// How far the work is.
+/// How far the work is. Advice for a progress bar: a count in a unit that is not known here reads
+/// as 0 of 0, rather than fail the work.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Progress {
-    /// Part of the work; each has a count of its own.
+    /// Part of the work; each is counted in a unit of its own, bytes or packs.
     pub stage: String,
-    /// Bytes of it that are done.
-    pub done_bytes: u64,
-    /// Bytes of it in all.
-    pub total_bytes: u64,
+    /// How much of it is done.
+    #[serde(default, alias = "done_bytes", alias = "done_packs")]
+    pub done: u64,
+    /// How much it is in all.
+    #[serde(default, alias = "total_bytes", alias = "total_packs")]
+    pub total: u64,
 }
 
 /// Work that a site is doing. Dropping this does not promise to stop the work.
@@ -127,11 +130,16 @@ mod tests {
 
     #[test]
     fn lines_are_what_the_admin_api_says() {
-        let line = r#"{"progress":{"stage":"packs","done_bytes":1,"total_bytes":2}}"#;
-        let Line::Progress(progress) = serde_json::from_str::<Line<u32>>(line).unwrap() else {
-            panic!("not a progress line");
+        let count = |line| match serde_json::from_str::<Line<u32>>(line).unwrap() {
+            Line::Progress(progress) => (progress.done, progress.total),
+            _ => panic!("not a progress line"),
         };
-        assert_eq!(progress.total_bytes, 2);
+        let bytes = r#"{"progress":{"stage":"packs","done_bytes":1,"total_bytes":2}}"#;
+        assert_eq!(count(bytes), (1, 2));
+        let packs = r#"{"progress":{"stage":"packs","done_packs":1,"total_packs":2}}"#;
+        assert_eq!(count(packs), (1, 2));
+        let unknown = r#"{"progress":{"stage":"x","done_apples":1,"total_apples":2}}"#;
+        assert_eq!(count(unknown), (0, 0));
         assert!(matches!(
             serde_json::from_str(r#"{"result":7}"#).unwrap(),
             Line::Result(7)

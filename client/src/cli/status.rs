@@ -16,7 +16,7 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<Exit> {
 }
 
 fn table(status: &SiteStatus) -> Table {
-    let uptime = Duration::try_from_secs_f64(status.uptime_s).unwrap_or_default();
+    let uptime = Duration::from_secs(status.uptime_s);
     let mut table = Table::default();
     table.field("site", &status.site);
     table.field("zone", text(status.zone.as_deref()));

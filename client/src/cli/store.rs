@@ -50,18 +50,19 @@ async fn follow<T: DeserializeOwned>(
     mut operation: Operation<T>,
     output: Output,
 ) -> vitrail::Result<T> {
-    let bar = Progress::new(output, "", 0);
     let mut stage = String::new();
+    let mut bar = None;
     loop {
-        match operation.next().await? {
-            Event::Progress(progress) => {
-                if stage != progress.stage {
-                    bar.restart(&progress.stage, progress.total_bytes);
-                    stage = progress.stage;
-                }
-                bar.set_position(progress.done_bytes);
-            }
+        let progress = match operation.next().await? {
+            Event::Progress(progress) => progress,
             Event::Done(report) => return Ok(report),
+        };
+        if stage != progress.stage {
+            bar = Some(Progress::of_work(output, &progress.stage, progress.total));
+            stage = progress.stage;
+        }
+        if let Some(bar) = &bar {
+            bar.set_position(progress.done);
         }
     }
 }
@@ -94,6 +95,7 @@ fn stats_table(stats: &StoreStats) -> Table {
     table.field("packs on disk", size(stats.pack_bytes));
     table.field("index on disk", size(stats.index_bytes));
     usage(stats, &mut table);
+    table.field("damaged chunks", count(stats.damaged_chunks));
     table
 }
 
@@ -109,6 +111,7 @@ fn gc_table(report: &GcReport) -> Table {
     );
     table.field("dead chunks", count(report.dead_chunks));
     table.field("dead bytes", size(report.dead_bytes));
+    table.field("dead manifests", count(report.dead_manifests));
     table.field("packs removed", count(report.packs_removed));
     table.field("packs compacted", count(report.packs_compacted));
     table.field("reclaimed", size(report.reclaimed_bytes));

@@ -1,22 +1,28 @@
 //! The command as scripts see it: exit code, stdout, stderr.
 
 use std::fs;
-use std::process::Output;
+use std::process::{Output, Stdio};
+use std::time::Duration;
 
+use crate::push::{ID, record};
 use crate::scripted::{Reply, Server, document, status};
 use serde_json::{Value, json};
 use tokio::process::Command;
+use tokio::time::sleep;
 
-/// Runs `vitrail` against a server without any of the caller's settings.
-async fn vitrail(endpoint: &str, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vitrail"))
+/// `vitrail` against a server, without any of the caller's settings.
+fn command(endpoint: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vitrail"));
+    command
         .env_clear()
         .env("VITRAIL_ENDPOINT", endpoint)
         .env("VITRAIL_ADMIN_ENDPOINT", endpoint)
-        .args(arguments)
-        .output()
-        .await
-        .unwrap()
+        .args(arguments);
+    command
+}
+
+async fn vitrail(endpoint: &str, arguments: &[&str]) -> Output {
+    command(endpoint, arguments).output().await.unwrap()
 }
 
 async fn code_after(replies: Vec<Reply>, arguments: &[&str]) -> i32 {
@@ -73,6 +79,45 @@ async fn a_missing_disk_format_is_suggested_before_anything_is_sent() {
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("--disk-format qcow2"), "{message}");
     assert!(server.requests().is_empty());
+}
+
+#[tokio::test]
+async fn ctrl_c_during_a_push_deletes_the_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("disk");
+    fs::write(&file, b"data").unwrap();
+    let created = document(201, &record("queued", None));
+    let server = Server::start(vec![created, Reply::Silence, status(204)]).await;
+    let arguments = [
+        "image",
+        "push",
+        file.to_str().unwrap(),
+        "--name",
+        "n",
+        "--disk-format",
+        "raw",
+    ];
+    let mut push = command(server.url().as_str(), &arguments)
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    // The second request is the upload, which is never answered.
+    while server.requests().len() < 2 {
+        assert!(
+            push.try_wait().unwrap().is_none(),
+            "ended before the upload"
+        );
+        sleep(Duration::from_millis(5)).await;
+    }
+    let pid = push.id().unwrap().to_string();
+    Command::new("kill")
+        .args(["-INT", &pid])
+        .status()
+        .await
+        .unwrap();
+    assert_eq!(push.wait().await.unwrap().code(), Some(130));
+    assert_eq!(server.request_lines()[2], format!("delete /v2/images/{ID}"));
 }
 
 #[tokio::test]

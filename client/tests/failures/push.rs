@@ -11,10 +11,10 @@ use vitrail::image::NewImage;
 use vitrail::transfer::push::{PushError, PushOptions, RecordFate, UploadFailure, push};
 use vitrail::{Client, Error, Image};
 
-const ID: &str = "5ff4a1b8-8c1f-4cbb-8bd9-4ec2a4d1c7b4";
+pub(crate) const ID: &str = "5ff4a1b8-8c1f-4cbb-8bd9-4ec2a4d1c7b4";
 const SIZE: usize = 8 << 20;
 
-fn record(status: &str, size: Option<usize>) -> Value {
+pub(crate) fn record(status: &str, size: Option<usize>) -> Value {
     json!({
         "id": ID, "name": "n", "status": status, "visibility": "shared", "owner": null,
         "protected": false, "min_disk": 0, "min_ram": 0, "disk_format": "raw",

@@ -2,7 +2,11 @@
 //!
 //! The input is a list of parts, each `skip (u16, little-endian), len (u8), bytes`: so many sectors
 //! of zeros, then the bytes. So a short input reaches the tables that formats keep a megabyte in.
-//! `inspect.dict` holds the words of the formats: `cargo fuzz run inspect -- -dict=inspect.dict`.
+//! The seeds are an image of each format and a bare vmdk descriptor. In `server/`:
+//!
+//! ```sh
+//! cargo fuzz run -s none inspect fuzz/corpus/inspect fuzz/seeds/inspect -- -dict=fuzz/inspect.dict
+//! ```
 
 #![no_main]
 

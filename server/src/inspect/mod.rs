@@ -18,25 +18,32 @@
 //! | vhdx | region table at 192 KiB, metadata table, 8 bytes of size | 64 KiB |
 //! | any other | nothing | 0 |
 //!
-//! What is not held is counted only. No length or offset out of the stream sizes an allocation, and
-//! none leads back.
+//! A buffer may take as much again while it grows. What is not held is counted only. No length or
+//! offset out of the stream sizes an allocation, and none leads back.
 //!
 //! # Where the answers differ from Glance's
 //!
-//! All but the last two are stricter, and none concerns an image that a tool makes in earnest.
+//! Stricter, but not on what a tool writes in earnest:
 //!
 //! - *Cut short.* Glance takes some truncated headers for `raw` (qcow2, qed, vdi, iso) and refuses
-//!   others; here a magic is enough to match and every truncated header is unsafe.
-//! - *vmdk.* Also refused: a parent (`parentFileNameHint`), a capacity of 0 (the descriptor's
-//!   extents would be opened), any `createType` line but the two allowed ones, a descriptor without
-//!   a NUL behind it, a footer of another capacity, and every bare descriptor.
-//! - *vhdx.* Tables without signature, metadata or size are refused, not of unknown size. Offsets
-//!   that lead back are refused; what Glance does then depends on how the stream is sliced.
-//! - *Sizes* of 2^63 and more are refused; Glance fails to record them.
-//! - *Without `require_match`*, Glance lets pass unsafe content of a wrong format, of several
-//!   formats, and cut short.
-//! - *qcow2 version 2* has no feature bits; Glance reads an extension's length as such.
-//! - *No bytes* are accepted as any format.
+//!   others. Here a magic is enough to match, and every truncated header is unsafe.
+//! - *vmdk.* Also refused are a parent (`parentFileNameHint`), a capacity of 0 (QEMU then opens the
+//!   descriptor's extents), any `createType` line but the two allowed ones, a descriptor without a
+//!   NUL behind it, a footer of another capacity, and every bare descriptor.
+//! - *Text* with other than ASCII behind its first sector is `raw`, where Glance gives up and accepts
+//!   it as anything.
+//! - *vhdx.* Tables without signature, metadata or size are refused, as QEMU does, where Glance
+//!   records no size. Offsets that lead back are refused, where Glance's answer depends on how the
+//!   stream is sliced.
+//! - *Sizes* of 2^63 and more are refused, where Glance has no column for them.
+//! - *Without `require_match`*, Glance lets pass what is unsafe but of a wrong format, of several
+//!   formats, or cut short.
+//!
+//! More lenient:
+//!
+//! - *qcow2 version 2* has no feature bits, where Glance reads an extension's length as such.
+//! - *luks* with its payload beyond the end has no virtual size, where Glance's is negative.
+//! - *No bytes* at all are accepted as any format.
 
 mod capture;
 mod fields;
@@ -84,8 +91,8 @@ enum Stage {
 pub struct Facts {
     /// The format whose mark was found, `Raw` if none was.
     pub format: Format,
-    /// Size in bytes of the disk inside, `None` where the format does not tell. Meaningless to a
-    /// guest unless the image is also used as this format.
+    /// Size in bytes of the disk inside, if the image is read as this format; `None` where the
+    /// header does not tell, or the content is unsafe.
     pub virtual_size: Option<u64>,
     /// The stream's length in bytes.
     pub len: u64,

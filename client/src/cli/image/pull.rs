@@ -48,7 +48,7 @@ impl Pull {
             .run(on_retry, async || client.images().find(&self.image).await)
             .await?;
 
-        let progress = Progress::new(output, "pulling", image.size.unwrap_or(0));
+        let progress = Progress::of_bytes(output, "pulling", image.size.unwrap_or(0));
         let on_event = |event: PullEvent<'_>| match event {
             PullEvent::Position(bytes) => progress.set_position(bytes),
             PullEvent::Resumed(bytes) => {

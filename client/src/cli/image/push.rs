@@ -78,7 +78,7 @@ impl Push {
             cancel: cancel_on_signal()?,
         };
         let size = self.file.metadata().map_or(0, |metadata| metadata.len());
-        let progress = Progress::new(context.output, "pushing", size);
+        let progress = Progress::of_bytes(context.output, "pushing", size);
         let bar = progress.clone();
         let on_position = move |bytes| bar.set_position(bytes);
         let image = push(&context.client, &new, &self.file, &options, on_position).await?;

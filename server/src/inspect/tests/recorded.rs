@@ -40,6 +40,7 @@ const RECORDED: &str = "
     vmdk-stream.vmdk        131072  raw    131072
 ";
 
+#[derive(Debug)]
 struct Row {
     file: &'static str,
     len: usize,
@@ -71,13 +72,7 @@ fn rows() -> impl Iterator<Item = Row> {
 fn headers_get_the_recorded_answers() {
     for row in rows() {
         let image = images::padded(by_hand(row.file), row.len);
-        assert_eq!(
-            answer(&image, &row),
-            row.answer,
-            "{} as {}",
-            row.file,
-            row.disk_format
-        );
+        assert_eq!(answer(&image, &row), row.answer, "{row:?}");
     }
     assert_eq!(rows().count(), 29);
 }
@@ -99,13 +94,7 @@ fn files_of_qemu_img_get_the_recorded_answers() {
             } else {
                 row.answer.to_owned()
             };
-            assert_eq!(
-                answer(&image, &row),
-                expected,
-                "{} as {}",
-                row.file,
-                row.disk_format
-            );
+            assert_eq!(answer(&image, &row), expected, "{row:?}");
         }
     }
 }
