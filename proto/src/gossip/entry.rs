@@ -11,15 +11,15 @@ use crate::runs::Runs;
 pub type SiteNumber = u64;
 
 /// Longest value of an entry of the site family in bytes.
-pub const VALUE_LEN_MAX: usize = 4096;
+pub(super) const VALUE_LEN_MAX: usize = 4096;
 /// Most runs of a partial holding that are told; chunks in later runs are not.
-pub const HOLDING_RUNS_MAX: usize = 256;
+pub(super) const HOLDING_RUNS_MAX: usize = 256;
 /// Most neighbours that a site tells.
-pub const LINKS_MAX: usize = 64;
+pub(super) const LINKS_MAX: usize = 64;
 /// Most addresses of a site.
-pub const ADDRESSES_MAX: usize = 8;
+pub(super) const ADDRESSES_MAX: usize = 8;
 /// Longest name, zone, software or address in bytes.
-pub const TEXT_LEN_MAX: usize = 255;
+pub(super) const TEXT_LEN_MAX: usize = 255;
 /// Longest key of an entry kind that this program does not know.
 const UNREAD_KEY_LEN_MAX: usize = 32;
 /// Numbers from here on may be ignored by programs that do not know them.
@@ -279,7 +279,7 @@ pub(super) fn decode_links(bytes: &[u8]) -> Result<Vec<Link>, DecodeError> {
 pub enum Holding {
     /// Nothing, any more.
     None,
-    /// These chunk indexes. Beyond [`HOLDING_RUNS_MAX`] runs only the first are told.
+    /// These chunk indexes. Beyond 256 runs only the first are told.
     Part(Runs),
     /// All.
     Complete,

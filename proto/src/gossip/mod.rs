@@ -34,7 +34,9 @@ use crate::clock::site_number;
 use crate::id::ManifestId;
 use crate::record::{Merge, Record};
 pub use entry::{Family, HalfOctave, Holding, Info, Key, Link, LogId, SiteNumber};
-pub use message::{BUCKETS, Hello, LogState, MESSAGE_LEN_MAX, Message, Part, PartEntry, VERSION};
+pub use message::{
+    BUCKETS, Digest, Hello, LogState, MESSAGE_LEN_MAX, Message, Part, PartEntry, VERSION,
+};
 use neighbour::Neighbour;
 use overlay::{Connected, Overlay};
 pub use overlay::{INBOUND_MAX, Target};

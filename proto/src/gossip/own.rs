@@ -102,7 +102,8 @@ impl Gossip {
 
     /// This site wrote to a record, and the catalogue has it.
     pub fn handle_written(&mut self, id: Uuid, now: Now, catalogue: &dyn Catalogue) {
-        if !self.is_stale(id) {
+        // Otherwise it is told at the end of the return.
+        if !self.is_returning() {
             self.tell_record(id, now, catalogue);
         }
     }
@@ -116,7 +117,7 @@ impl Gossip {
     }
 
     /// Tells a record if this site wrote to it since it told it last.
-    pub(super) fn tell_record(&mut self, id: Uuid, now: Now, catalogue: &dyn Catalogue) {
+    fn tell_record(&mut self, id: Uuid, now: Now, catalogue: &dyn Catalogue) {
         let record = catalogue.record(id);
         if let Some(stamp) = record.and_then(|record| record.latest_of(self.own.number))
             && self.own.told.insert(id, stamp) != Some(stamp)
@@ -125,7 +126,7 @@ impl Gossip {
         }
     }
 
-    /// Tells a record that others wrote to and that nobody else may have.
+    /// Tells a record whether or not this site wrote to it, or told it before.
     pub(super) fn adopt_record(&mut self, id: Uuid, now: Now) {
         self.tell(Key::Image(id), Vec::new(), now);
     }
@@ -242,8 +243,13 @@ impl Gossip {
             self.set_holding(*manifest, holding, now);
         }
         self.tell_links(now);
+        self.tell_records(now, catalogue);
+    }
+
+    /// Tells what this site wrote and has not told.
+    pub(super) fn tell_records(&mut self, now: Now, catalogue: &dyn Catalogue) {
         for id in catalogue.ids() {
-            self.handle_written(id, now, catalogue);
+            self.tell_record(id, now, catalogue);
         }
     }
 

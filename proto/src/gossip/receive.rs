@@ -338,6 +338,7 @@ impl Gossip {
         }
         if log == image_log(self.own.number) {
             self.own.observe(to);
+            self.tell_again_what_collides(&part, now);
         }
         let ours = self.state.version(log);
         let mut more = false;
@@ -384,6 +385,16 @@ impl Gossip {
             self.dispute(connection, now);
         }
         Ok(foreign)
+    }
+
+    /// Entries of our own image log under versions that we used for others. Nobody takes both, so ours get new ones.
+    fn tell_again_what_collides(&mut self, part: &Part, now: Now) {
+        for entry in &part.entries {
+            let ours = self.state.key_of(part.log, entry.version).cloned();
+            if let Some(Key::Image(id)) = ours.filter(|key| *key != entry.key) {
+                self.adopt_record(id, now);
+            }
+        }
     }
 
     fn receive_entry(
@@ -440,7 +451,7 @@ impl Gossip {
             self.tell_of_clock(connection, log, ahead_ms);
             return Ok(());
         }
-        let outcome = self.take_record(record, now, catalogue)?;
+        let outcome = self.take_record(record, catalogue)?;
         self.event(Event::RecordMerged(id, outcome));
         Ok(())
     }

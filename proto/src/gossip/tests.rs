@@ -408,7 +408,7 @@ fn invented_holdings_live_until_their_site_hears_of_them() {
         };
         let entry = PartEntry {
             key: Key::Holding(ManifestId::of(b"false")),
-            version: to,
+            version: if newer { to } else { told - 1 },
             value: Holding::Complete.encode(),
         };
         mesh.deliver(1, lie, &forged(site_log(a), from, to, vec![entry]));
