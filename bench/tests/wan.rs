@@ -1,6 +1,8 @@
 //! Emulated networks with real packets. These tests need root, /dev/net/tun and iproute2; without
 //! them each says so on standard error and passes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::ExitStatusExt;
