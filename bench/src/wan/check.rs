@@ -439,3 +439,6 @@ fn rounds(network: &Network) -> Vec<Vec<(SiteId, SiteId)>> {
 fn name(network: &Network, site: SiteId) -> &str {
     &network.sites[site.0].name
 }
+
+#[cfg(test)]
+mod tests;
