@@ -77,11 +77,14 @@ fn insert(answer: &mut Response<Body>, name: HeaderName, text: &str) {
 fn unreadable(api: &Api, error: &Error) -> ApiError {
     api.metrics.read_errors.inc();
     match error {
-        Error::MissingManifest(_) | Error::MissingChunk(_) | Error::Damaged(_) => {
+        Error::MissingManifest(_)
+        | Error::MissingChunk(_)
+        | Error::Damaged(_)
+        | Error::DamagedManifest { .. } => {
             tracing::error!(%error, "image cannot be read");
             ApiError::unavailable(format!(
-                "The image's data is damaged or missing on this site ({error}). Uploading the same \
-                 content again, under any id, repairs it."
+                "The image's data is damaged or missing on this site ({error}). To repair it have the \
+                 store verified, then upload the same content again, under any id."
             ))
         }
         other => ApiError::internal(other),
@@ -129,12 +132,15 @@ async fn body(api: Arc<Api>, reader: Arc<ImageReader>, range: Range<u64>) -> Api
     Ok(BodyExt::boxed_unsync(StreamBody::new(pieces)))
 }
 
+/// A unit that is being read.
+type Reading = JoinHandle<Result<Vec<Bytes>, Error>>;
+
 /// Reads units in order, some of them before they are asked for.
 struct ReadAhead {
     api: Arc<Api>,
     reader: Arc<ImageReader>,
     rest: Range<u64>,
-    units: VecDeque<(JoinHandle<Result<Vec<Bytes>, Error>>, Option<Reservation>)>,
+    units: VecDeque<(Reading, Option<Reservation>)>,
     /// Of the unit that the client is receiving.
     sending: Option<Reservation>,
 }
