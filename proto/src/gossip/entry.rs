@@ -416,12 +416,12 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Info::decode(&bytes, 0);
-            let _ = decode_links(&bytes).map(|links| {
-                links.iter().map(|l| l.rtt_us.value()).collect::<Vec<_>>()
-            });
-            let _ = Holding::decode(&bytes);
-            let _ = Key::decode(&mut Reader::new(&bytes));
+            Info::decode(&bytes, 0).ok();
+            for link in decode_links(&bytes).unwrap_or_default() {
+                link.rtt_us.value();
+            }
+            Holding::decode(&bytes).ok();
+            Key::decode(&mut Reader::new(&bytes)).ok();
         }
     }
 }

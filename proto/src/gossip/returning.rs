@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::state::version_ms;
-use super::{Catalogue, CatalogueFailed, Event, Family, Gossip, LogId, Now, Snapshot, image_log};
+use super::{Catalogue, CatalogueFailed, Event, Family, Gossip, LogId, Now, Snapshot};
 use crate::record::{Merge, Record};
 
 /// If nobody who has all that the mesh has is met in this time, there is no such site.
@@ -63,13 +62,8 @@ impl Gossip {
         matches!(self.standing, Standing::Returning { .. })
     }
 
-    /// Drops what is known of others' image logs, and what was told since the last contact.
+    /// Drops all image logs, ours too: what is still so comes from others.
     pub(super) fn begin_return(&mut self, contact_ms: u64, now: Now, catalogue: &dyn Catalogue) {
-        let mut told_before = self.state.whole(image_log(self.own.number));
-        told_before
-            .entries
-            .retain(|entry| version_ms(entry.version) <= contact_ms);
-        told_before.to = told_before.entries.last().map_or(0, |entry| entry.version);
         let logs: Vec<LogId> = self
             .state
             .ids()
@@ -82,7 +76,6 @@ impl Gossip {
                 neighbour.forget(log);
             }
         }
-        self.restore_part(&told_before);
         self.own
             .told
             .retain(|_, stamp| stamp.unix_ms() <= contact_ms);
