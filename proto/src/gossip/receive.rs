@@ -157,7 +157,7 @@ impl Gossip {
         if hello.name != neighbour.name {
             return Err(Fault::Name(hello.name));
         }
-        let (site, dialled) = (neighbour.site, neighbour.dialled);
+        let (site, dialled) = (neighbour.site, neighbour.dialled.is_some());
         if site == self.own.number {
             return self.receive_own_name(connection, hello.boot, now);
         }
@@ -166,7 +166,7 @@ impl Gossip {
             // number dialled.
             let old = &self.neighbours[&other];
             let keep = old.boot != Some(hello.boot)
-                || old.dialled == dialled
+                || old.dialled.is_some() == dialled
                 || dialled == (self.own.number < site);
             let reason = format!(
                 "{} has two connections with {}",
