@@ -358,9 +358,16 @@ impl Mesh {
         let end = self.network.now() + time;
         let (mut instant, mut events) = (Duration::ZERO, 0);
         while let Some(event) = self.network.next(end) {
-            events = if instant == self.network.now() { events + 1 } else { 0 };
+            events = if instant == self.network.now() {
+                events + 1
+            } else {
+                0
+            };
             instant = self.network.now();
-            assert!(events < BURST_MAX, "time stands still at {instant:?}: {event:?}");
+            assert!(
+                events < BURST_MAX,
+                "time stands still at {instant:?}: {event:?}"
+            );
             self.handle(event);
         }
     }
