@@ -8,6 +8,9 @@ use super::model::{Model, Round};
 use super::rival::{Observation, Rival};
 use super::{Class, Snapshot, State};
 
+/// Smallest size of a full packet that a path of QUIC carries (RFC 9000, 14).
+const MTU_MIN: u16 = 1200;
+
 /// Initial window, packets (RFC 9002, 7.2).
 const WINDOW_INITIAL_PACKETS: u64 = 10;
 
@@ -21,8 +24,9 @@ const WINDOW_MIN_PACKETS_BACKGROUND: u64 = 3;
 const WINDOW_MAX: u64 = 64 << 20;
 
 /// With fewer packets in a round, each may have been acknowledged as late as a receiver is allowed
-/// to (RFC 9000, 18.2), and the round trip tells nothing of a shorter queue.
-const FEW_PACKETS: u64 = 8;
+/// to (RFC 9000, 18.2), and been held on the way back besides: the round trip tells nothing of a
+/// shorter queue.
+const FEW_PACKETS: u64 = 16;
 const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 
 /// Time for which the smallest round trip counts without being seen again. Background flows stand
@@ -108,6 +112,8 @@ enum Phase {
         /// Largest rate of a round that still grew.
         full_rate: u64,
         full_rounds: u32,
+        /// Smallest round trip since start-up began: what others queued before is not counted.
+        rtt: Option<Duration>,
     },
     Drain {
         rounds: u32,
@@ -133,13 +139,14 @@ enum Phase {
 const STARTUP: Phase = Phase::Startup {
     full_rate: 0,
     full_rounds: 0,
+    rtt: None,
 };
 
 impl Controller {
     /// A controller for a new path. `mtu` is the size of a full packet in bytes; `seed` makes
     /// flows probe at different times.
     pub fn new(now: Duration, mtu: u16, class: Class, seed: u64) -> Self {
-        let mtu = u64::from(mtu.max(1));
+        let mtu = u64::from(mtu.max(MTU_MIN));
         let window = WINDOW_INITIAL_PACKETS * mtu;
         Self {
             class,
@@ -182,7 +189,7 @@ impl Controller {
 
     /// The size of a full packet changed.
     pub fn on_mtu(&mut self, mtu: u16) {
-        self.mtu = u64::from(mtu.max(1));
+        self.mtu = u64::from(mtu.max(MTU_MIN));
         self.window = self.clamp(self.window);
     }
 
@@ -259,7 +266,8 @@ impl Controller {
     fn grow_startup(&mut self, acked: u64) {
         let mut window = self.window.saturating_add(acked);
         if self.model.rate() > 0 {
-            window = window.min(self.target(GAIN_STARTUP)).max(self.window);
+            let carried = self.target(GAIN_STARTUP).max(self.initial_window());
+            window = window.min(carried).max(self.window);
         }
         self.window = self.clamp(window);
     }
@@ -317,7 +325,9 @@ impl Controller {
             self.window as f64 * ((1.0 - share) * HEADROOM).max(BOUND_LEAST)
         };
         self.bound = Some(self.clamp(bound as u64));
-        self.back_off_probes();
+        if matches!(self.phase, Phase::ProbeUp { .. } | Phase::ProbeDown { .. }) {
+            self.back_off_probes();
+        }
     }
 
     fn raise_bound(&mut self, factor: f64) {
@@ -338,7 +348,8 @@ impl Controller {
             Phase::Startup {
                 full_rate,
                 full_rounds,
-            } => self.step_startup(round, overrun, full_rate, full_rounds),
+                rtt,
+            } => self.step_startup(round, overrun, full_rate, full_rounds, rtt),
             Phase::Drain { rounds } => {
                 if rounds < DRAIN_ROUNDS_MAX && self.queue_shows(round) {
                     Phase::Drain { rounds: rounds + 1 }
@@ -385,25 +396,37 @@ impl Controller {
         overrun: bool,
         full_rate: u64,
         full_rounds: u32,
+        rtt_before: Option<Duration>,
     ) -> Phase {
         let rate = self.model.rate();
         let deferring = self.class == Class::Background;
         if overrun || deferring && self.queue_shows(round) {
             return Phase::Drain { rounds: 0 };
         }
+        let round_rtt = round.rtt.map(|(rtt, _)| rtt);
+        let rtt = match (round_rtt, rtt_before) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
         if rate as f64 >= full_rate as f64 * STARTUP_GROWTH {
             return Phase::Startup {
                 full_rate: rate,
                 full_rounds: 0,
+                rtt,
             };
         }
+        let queued = match (round_rtt, rtt) {
+            (Some(now), Some(least)) => queue_shows(now, least),
+            _ => false,
+        };
         let full_rounds = full_rounds + 1;
-        if full_rounds >= STARTUP_FULL_ROUNDS || self.queue_shows(round) {
+        if full_rounds >= STARTUP_FULL_ROUNDS || queued {
             return Phase::Drain { rounds: 0 };
         }
         Phase::Startup {
             full_rate,
             full_rounds,
+            rtt,
         }
     }
 
@@ -445,7 +468,7 @@ impl Controller {
     }
 
     fn back_off_probes(&mut self) {
-        self.probe_backoff = (self.probe_backoff + 2).min(PROBE_BACKOFF_MAX);
+        self.probe_backoff = (self.probe_backoff + 1).min(PROBE_BACKOFF_MAX);
     }
 
     /// The phase between probes.
@@ -480,7 +503,7 @@ impl Controller {
             if self.in_flight <= self.target(GAIN_PROBE_RTT) {
                 let hold = PROBE_RTT_TIME.max(self.model.min_rtt.get().unwrap_or_default());
                 self.phase = Phase::ProbeRtt {
-                    until: Some(now + hold),
+                    until: Some(now.saturating_add(hold)),
                     rtt: None,
                 };
             }
@@ -505,12 +528,13 @@ impl Controller {
     /// Smallest round trip of a round without what the receiver may have waited, and the path's.
     fn round_trips(&self, round: &Round) -> Option<(Duration, Duration)> {
         let (rtt, _) = round.rtt?;
+        let min_rtt = self.model.min_rtt.get()?;
         let waited = if round.delivered < FEW_PACKETS * self.mtu {
-            ACK_DELAY_MAX
+            ACK_DELAY_MAX + min_rtt / 4
         } else {
             Duration::ZERO
         };
-        Some((rtt.saturating_sub(waited), self.model.min_rtt.get()?))
+        Some((rtt.saturating_sub(waited), min_rtt))
     }
 
     fn queue_shows(&self, round: &Round) -> bool {

@@ -13,6 +13,9 @@ use std::time::Duration;
 /// sent in bursts of ten or more that share one record.
 const DEPARTURES_MAX: usize = 8192;
 
+/// Round trips beyond this are steps of the clock.
+const RTT_MAX: Duration = Duration::from_secs(60);
+
 /// State of the flow when a burst of packets left.
 #[derive(Clone, Copy, Debug)]
 struct Departure {
@@ -114,7 +117,7 @@ impl Delivery {
         let credible = !interval.is_zero() && min_rtt.is_none_or(|min| interval >= min);
         Some(Sample {
             rate: credible.then(|| rate_of(self.delivered - departure.delivered, interval)),
-            rtt: now.saturating_sub(sent_at),
+            rtt: now.saturating_sub(sent_at).min(RTT_MAX),
             prior_delivered: departure.delivered,
             app_limited: departure.app_limited,
         })
@@ -129,7 +132,7 @@ pub(super) fn rate_of(bytes: u64, interval: Duration) -> u64 {
 
 /// Bytes that `rate` (bytes per second) moves in `time`, saturating.
 pub(super) fn bytes_in(rate: u64, time: Duration) -> u64 {
-    let bytes = u128::from(rate) * time.as_nanos() / 1_000_000_000;
+    let bytes = u128::from(rate).saturating_mul(time.as_nanos()) / 1_000_000_000;
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 

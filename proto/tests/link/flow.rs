@@ -7,9 +7,9 @@ use std::time::Duration;
 use vitrail_proto::congestion::{Class, Controller};
 
 /// Datagram size, as quinn sends them after MTU discovery.
-pub const MTU: u64 = 1452;
+pub(crate) const MTU: u64 = 1452;
 /// Of that, payload of streams.
-pub const PAYLOAD: u64 = 1418;
+pub(crate) const PAYLOAD: u64 = 1418;
 
 const INITIAL_RTT: Duration = Duration::from_millis(333);
 const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
@@ -17,7 +17,7 @@ const GRANULARITY: Duration = Duration::from_millis(1);
 const REORDER_PACKETS: u64 = 3;
 
 /// A congestion control algorithm under test.
-pub trait Algorithm {
+pub(crate) trait Algorithm {
     fn on_sent(&mut self, now: Duration, bytes: u64);
     fn on_acked(&mut self, now: Duration, sent_at: Duration, bytes: u64);
     fn on_acks_ended(&mut self, now: Duration, in_flight: u64, app_limited: bool);
@@ -57,7 +57,7 @@ impl Algorithm for Controller {
     }
 }
 
-pub fn interactive(seed: u64) -> Box<dyn Algorithm> {
+pub(crate) fn interactive(seed: u64) -> Box<dyn Algorithm> {
     Box::new(Controller::new(
         Duration::ZERO,
         MTU as u16,
@@ -66,7 +66,7 @@ pub fn interactive(seed: u64) -> Box<dyn Algorithm> {
     ))
 }
 
-pub fn background(seed: u64) -> Box<dyn Algorithm> {
+pub(crate) fn background(seed: u64) -> Box<dyn Algorithm> {
     Box::new(Controller::new(
         Duration::ZERO,
         MTU as u16,
@@ -83,19 +83,19 @@ struct Sent {
 
 /// What a flow did, in bins of time.
 #[derive(Clone, Debug, Default)]
-pub struct Record {
+pub(crate) struct Record {
     /// Bytes of payload acknowledged, per [`Record::BIN`].
-    pub acked: Vec<u64>,
-    pub sent: u64,
-    pub lost: u64,
-    pub rtts: Vec<(Duration, Duration)>,
-    pub window_max: u64,
+    pub(crate) acked: Vec<u64>,
+    pub(crate) sent: u64,
+    pub(crate) lost: u64,
+    pub(crate) rtts: Vec<(Duration, Duration)>,
+    pub(crate) window_max: u64,
     /// When this much payload had been acknowledged.
-    pub reached: Vec<(u64, Duration)>,
+    pub(crate) reached: Vec<(u64, Duration)>,
 }
 
 impl Record {
-    pub const BIN: Duration = Duration::from_millis(100);
+    pub(crate) const BIN: Duration = Duration::from_millis(100);
 
     fn on_acked(&mut self, now: Duration, bytes: u64) {
         let bin = (now.as_nanos() / Self::BIN.as_nanos()) as usize;
@@ -106,30 +106,30 @@ impl Record {
     }
 
     /// Bits of payload per second between two times.
-    pub fn goodput(&self, from: Duration, to: Duration) -> f64 {
+    pub(crate) fn goodput(&self, from: Duration, to: Duration) -> f64 {
         let bin = |t: Duration| (t.as_nanos() / Self::BIN.as_nanos()) as usize;
-        let bytes: u64 = self
-            .acked
-            .iter()
-            .take(bin(to))
-            .skip(bin(from))
-            .sum();
+        let bytes: u64 = self.acked.iter().take(bin(to)).skip(bin(from)).sum();
         bytes as f64 * 8.0 / (to - from).as_secs_f64()
     }
 
-    pub fn rtt_quantile(&self, quantile: f64, from: Duration) -> Duration {
-        let mut rtts: Vec<_> = self.rtts.iter().filter(|r| r.0 >= from).map(|r| r.1).collect();
+    pub(crate) fn rtt_quantile(&self, quantile: f64, from: Duration) -> Duration {
+        let mut rtts: Vec<_> = self
+            .rtts
+            .iter()
+            .filter(|r| r.0 >= from)
+            .map(|r| r.1)
+            .collect();
         rtts.sort();
         rtts[((rtts.len() - 1) as f64 * quantile) as usize]
     }
 
     /// Share of the bytes sent that were declared lost, and so sent twice.
-    pub fn sent_twice(&self) -> f64 {
+    pub(crate) fn sent_twice(&self) -> f64 {
         self.lost as f64 / self.sent as f64
     }
 
     /// When `bytes` of payload had been acknowledged.
-    pub fn time_of(&self, bytes: u64) -> Option<Duration> {
+    pub(crate) fn time_of(&self, bytes: u64) -> Option<Duration> {
         let mut sum = 0;
         for (bin, acked) in self.acked.iter().enumerate() {
             if sum + acked >= bytes {
@@ -143,13 +143,13 @@ impl Record {
 }
 
 /// One sender and its receiver.
-pub struct Flow {
-    pub algorithm: Box<dyn Algorithm>,
-    pub record: Record,
-    pub start: Duration,
-    pub stop: Duration,
+pub(crate) struct Flow {
+    pub(crate) algorithm: Box<dyn Algorithm>,
+    pub(crate) record: Record,
+    pub(crate) start: Duration,
+    pub(crate) stop: Duration,
     /// Payload handed over per second; `None` is always more than fits.
-    pub supply: Option<f64>,
+    supply: Option<f64>,
     supplied: f64,
     supplied_at: Duration,
     app_limited: bool,
@@ -172,11 +172,11 @@ pub struct Flow {
 
     // The receiver.
     unacked: Vec<u64>,
-    pub ack_due: Option<Duration>,
+    pub(crate) ack_due: Option<Duration>,
 }
 
 impl Flow {
-    pub fn new(algorithm: Box<dyn Algorithm>, start: Duration, stop: Duration) -> Self {
+    pub(crate) fn new(algorithm: Box<dyn Algorithm>, start: Duration, stop: Duration) -> Self {
         Self {
             algorithm,
             record: Record::default(),
@@ -206,7 +206,16 @@ impl Flow {
         }
     }
 
-    pub fn in_flight(&self) -> u64 {
+    /// From `now` on, the application hands over `supply` bytes per second, or all that fits.
+    pub(crate) fn supply_from(&mut self, now: Duration, supply: Option<f64>) {
+        if self.supply != supply {
+            self.supply = supply;
+            self.supplied = 0.0;
+            self.supplied_at = now;
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> u64 {
         self.in_flight
     }
 
@@ -215,7 +224,7 @@ impl Flow {
     }
 
     /// The next packet's number if one may leave now, or when to ask again.
-    pub fn poll_send(&mut self, now: Duration) -> Result<u64, Option<Duration>> {
+    pub(crate) fn poll_send(&mut self, now: Duration) -> Result<u64, Option<Duration>> {
         if now < self.start {
             return Err(Some(self.start));
         }
@@ -232,7 +241,9 @@ impl Flow {
             if self.supplied < PAYLOAD as f64 {
                 self.app_limited = true;
                 let wait = (PAYLOAD as f64 - self.supplied) / supply;
-                return Err(Some(now + Duration::from_secs_f64(wait) + Duration::from_nanos(1)));
+                return Err(Some(
+                    now + Duration::from_secs_f64(wait) + Duration::from_nanos(1),
+                ));
             }
         }
         self.app_limited = false;
@@ -292,7 +303,7 @@ impl Flow {
     }
 
     /// The receiver got a packet. Whether it acknowledges at once.
-    pub fn on_arrival(&mut self, now: Duration, number: u64, every: usize) -> bool {
+    pub(crate) fn on_arrival(&mut self, now: Duration, number: u64, every: usize) -> bool {
         let in_order = self.unacked.last().is_none_or(|&last| number == last + 1);
         self.unacked.push(number);
         if self.unacked.len() >= every || !in_order {
@@ -303,17 +314,17 @@ impl Flow {
     }
 
     /// The numbers that the next acknowledgement carries; lost ones are carried again.
-    pub fn take_ack(&mut self) -> Vec<u64> {
+    pub(crate) fn take_ack(&mut self) -> Vec<u64> {
         self.ack_due = None;
         std::mem::take(&mut self.unacked)
     }
 
-    pub fn ack_was_lost(&mut self, numbers: Vec<u64>) {
+    pub(crate) fn ack_was_lost(&mut self, numbers: Vec<u64>) {
         let later = std::mem::replace(&mut self.unacked, numbers);
         self.unacked.extend(later);
     }
 
-    pub fn on_ack(&mut self, now: Duration, numbers: &[u64]) {
+    pub(crate) fn on_ack(&mut self, now: Duration, numbers: &[u64]) {
         let mut newest = None;
         for &number in numbers {
             let Some(index) = number.checked_sub(self.first) else {
@@ -364,7 +375,11 @@ impl Flow {
         let Some(largest) = self.largest_acked else {
             return;
         };
-        let delay = self.rtt().max(self.latest_rtt).mul_f64(1.125).max(GRANULARITY);
+        let delay = self
+            .rtt()
+            .max(self.latest_rtt)
+            .mul_f64(1.125)
+            .max(GRANULARITY);
         let (mut lost, mut newest_lost) = (0, Duration::ZERO);
         let mut oldest_lost = None;
         let mut persistent = false;
@@ -400,11 +415,15 @@ impl Flow {
     }
 
     /// When the sender must be woken for losses.
-    pub fn loss_timer(&self) -> Option<Duration> {
+    pub(crate) fn loss_timer(&self) -> Option<Duration> {
         if self.in_flight == 0 {
             return None;
         }
-        let delay = self.rtt().max(self.latest_rtt).mul_f64(1.125).max(GRANULARITY);
+        let delay = self
+            .rtt()
+            .max(self.latest_rtt)
+            .mul_f64(1.125)
+            .max(GRANULARITY);
         let early = self.largest_acked.and_then(|largest| {
             let before = (largest + 1).saturating_sub(self.first) as usize;
             let suspects = self.sent.iter().take(before);
@@ -413,7 +432,7 @@ impl Flow {
         Some(early.unwrap_or(self.last_sent_at + self.pto() * (1 << self.pto_count.min(16))))
     }
 
-    pub fn on_loss_timer(&mut self, now: Duration) {
+    pub(crate) fn on_loss_timer(&mut self, now: Duration) {
         let before = self.in_flight;
         self.detect_losses(now, false);
         if self.in_flight == before && before > 0 {

@@ -10,13 +10,13 @@ use super::path::{Link, Path};
 
 /// How the way back treats acknowledgements.
 #[derive(Clone, Copy, Debug)]
-pub struct AckPolicy {
+pub(crate) struct AckPolicy {
     /// The receiver acknowledges every so many packets, or after 25 ms.
-    pub every: usize,
+    pub(crate) every: usize,
     /// The way back lets acknowledgements through at multiples of this only; zero is never held.
-    pub batched: Duration,
+    pub(crate) batched: Duration,
     /// Share of acknowledgements lost.
-    pub loss: f64,
+    pub(crate) loss: f64,
 }
 
 impl Default for AckPolicy {
@@ -37,13 +37,18 @@ enum Event {
     Wake { flow: usize },
 }
 
+/// Looks at the flows of a network, or changes them, as time goes on.
+pub(crate) type Watch = Box<dyn FnMut(Duration, &mut [Flow])>;
+
 /// Flows over one link.
-pub struct Network {
+pub(crate) struct Network {
     path: Path,
     flows: Vec<Flow>,
     /// Extra round trip of each flow beside the link's.
     extra: Vec<Duration>,
     back_delay: Duration,
+    /// From a time on, the way back takes longer by so much.
+    longer: Option<(Duration, Duration)>,
     outages: Vec<(Duration, Duration)>,
     acks: AckPolicy,
     random: Random,
@@ -52,15 +57,16 @@ pub struct Network {
     wakes: Vec<Option<Duration>>,
     now: Duration,
     /// Called with the time and the flows after each event, at most once per 10 ms.
-    pub watch: Option<Box<dyn FnMut(Duration, &mut [Flow])>>,
+    pub(crate) watch: Option<Watch>,
     watched_at: Duration,
 }
 
 impl Network {
-    pub fn new(link: Link, seed: u64) -> Self {
+    pub(crate) fn new(link: Link, seed: u64) -> Self {
         let back = link.back();
         Self {
             back_delay: back.propagation,
+            longer: None,
             outages: back.bursts,
             path: Path::new(link, seed),
             flows: Vec::new(),
@@ -76,17 +82,22 @@ impl Network {
         }
     }
 
-    pub fn acks(mut self, acks: AckPolicy) -> Self {
+    /// From `at` on, the round trip is longer by `by`: another route.
+    pub(crate) fn lengthen(&mut self, at: Duration, by: Duration) {
+        self.longer = Some((at, by));
+    }
+
+    pub(crate) fn acks(mut self, acks: AckPolicy) -> Self {
         self.acks = acks;
         self
     }
 
-    pub fn flow(self, flow: Flow) -> Self {
+    pub(crate) fn flow(self, flow: Flow) -> Self {
         self.far_flow(flow, Duration::ZERO)
     }
 
     /// A flow whose round trip is longer than the link's by `extra`.
-    pub fn far_flow(mut self, flow: Flow, extra: Duration) -> Self {
+    pub(crate) fn far_flow(mut self, flow: Flow, extra: Duration) -> Self {
         let index = self.flows.len();
         let start = flow.start;
         self.flows.push(flow);
@@ -97,7 +108,7 @@ impl Network {
     }
 
     /// Runs until `end` and returns what each flow did.
-    pub fn run(mut self, end: Duration) -> Vec<Record> {
+    pub(crate) fn run(mut self, end: Duration) -> Vec<Record> {
         while let Some(Reverse((at, _, event))) = self.events.pop() {
             if at >= end {
                 break;
@@ -169,6 +180,11 @@ impl Network {
             return;
         }
         let mut at = self.now + self.back_delay + self.extra[flow] / 2;
+        if let Some((from, by)) = self.longer
+            && self.now >= from
+        {
+            at += by;
+        }
         if !self.acks.batched.is_zero() {
             let slot = at.as_nanos() / self.acks.batched.as_nanos() + 1;
             at = self.acks.batched * slot as u32;

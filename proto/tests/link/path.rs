@@ -6,33 +6,36 @@ use std::time::Duration;
 use super::Random;
 
 /// IP and UDP headers that the link carries beside a datagram.
-pub const HEADER: u64 = 28;
+pub(crate) const HEADER: u64 = 28;
+
+/// How long an extra delay lasts.
+const JITTER_TIME: Duration = Duration::from_millis(10);
 
 /// What a link does to packets. Build one with [`Link::new`] and the setters.
 #[derive(Clone, Debug)]
-pub struct Link {
+pub(crate) struct Link {
     /// Bits per second from a time on, times rising; zero is an outage.
-    pub rates: Vec<(Duration, u64)>,
+    pub(crate) rates: Vec<(Duration, u64)>,
     /// One way.
-    pub propagation: Duration,
+    pub(crate) propagation: Duration,
     /// Bytes that wait for the link; more are dropped.
-    pub queue: u64,
+    pub(crate) queue: u64,
     /// Share of packets lost at random.
-    pub loss: f64,
+    pub(crate) loss: f64,
     /// `(start, end)`: every packet that enters is lost.
-    pub bursts: Vec<(Duration, Duration)>,
-    /// Largest extra delay; order is kept.
-    pub jitter: Duration,
+    pub(crate) bursts: Vec<(Duration, Duration)>,
+    /// Largest extra delay; drawn anew every 10 ms, order is kept.
+    pub(crate) jitter: Duration,
     /// Share of packets that arrive late by the given time, behind their followers.
-    pub reordering: (f64, Duration),
+    pub(crate) reordering: (f64, Duration),
     /// Token bucket in front of the link: bits per second, bucket in bytes.
-    pub policer: Option<(u64, u64)>,
+    pub(crate) policer: Option<(u64, u64)>,
 }
 
 impl Link {
     /// A clean link with a queue of one bandwidth-delay product for a round trip of `rtt`, and not
     /// less than 64 kB.
-    pub fn new(bits_per_second: u64, rtt: Duration) -> Self {
+    pub(crate) fn new(bits_per_second: u64, rtt: Duration) -> Self {
         let product = bits_per_second as f64 / 8.0 * rtt.as_secs_f64();
         Self {
             rates: vec![(Duration::ZERO, bits_per_second)],
@@ -47,25 +50,29 @@ impl Link {
     }
 
     /// The way back: the same propagation, never the bottleneck.
-    pub fn back(&self) -> Self {
+    pub(crate) fn back(&self) -> Self {
         let mut back = Self::new(10_000_000_000, self.propagation * 2);
         back.queue = 64 << 20;
         back.rates = vec![(Duration::ZERO, 10_000_000_000)];
         for &(at, rate) in &self.rates {
             if rate == 0 {
-                let end = self.rates.iter().find(|r| r.0 > at).map_or(Duration::MAX, |r| r.0);
+                let end = self
+                    .rates
+                    .iter()
+                    .find(|r| r.0 > at)
+                    .map_or(Duration::MAX, |r| r.0);
                 back.bursts.push((at, end));
             }
         }
         back
     }
 
-    pub fn loss(mut self, loss: f64) -> Self {
+    pub(crate) fn loss(mut self, loss: f64) -> Self {
         self.loss = loss;
         self
     }
 
-    pub fn queue(mut self, bytes: u64) -> Self {
+    pub(crate) fn queue(mut self, bytes: u64) -> Self {
         self.queue = bytes;
         self
     }
@@ -78,20 +85,22 @@ impl Link {
 
 /// A link at work.
 #[derive(Clone, Debug)]
-pub struct Path {
+pub(crate) struct Path {
     link: Link,
     random: Random,
     /// Packets that wait or are being sent: when their last bit leaves, and their size.
     queue: VecDeque<(Duration, u64)>,
     queued: u64,
     last_arrival: Duration,
+    jitter: Duration,
+    jitter_until: Duration,
     tokens: f64,
     tokens_at: Duration,
-    pub dropped: u64,
+    pub(crate) dropped: u64,
 }
 
 impl Path {
-    pub fn new(link: Link, seed: u64) -> Self {
+    pub(crate) fn new(link: Link, seed: u64) -> Self {
         Self {
             tokens: link.policer.map_or(0.0, |p| p.1 as f64),
             link,
@@ -99,6 +108,8 @@ impl Path {
             queue: VecDeque::new(),
             queued: 0,
             last_arrival: Duration::ZERO,
+            jitter: Duration::ZERO,
+            jitter_until: Duration::ZERO,
             tokens_at: Duration::ZERO,
             dropped: 0,
         }
@@ -106,7 +117,7 @@ impl Path {
 
     /// A datagram of `bytes` enters at `now`, not before any earlier one. When it arrives, or
     /// `None` if it is lost.
-    pub fn send(&mut self, now: Duration, bytes: u64) -> Option<Duration> {
+    pub(crate) fn send(&mut self, now: Duration, bytes: u64) -> Option<Duration> {
         let arrival = self.pass(now, bytes);
         self.dropped += u64::from(arrival.is_none());
         arrival
@@ -120,7 +131,10 @@ impl Path {
         if !self.admit(now, size) || self.queued + size > self.link.queue {
             return None;
         }
-        let start = self.queue.back().map_or(now, |&(leaves, _)| leaves.max(now));
+        let start = self
+            .queue
+            .back()
+            .map_or(now, |&(leaves, _)| leaves.max(now));
         let rate = self.link.rate_at(start);
         if rate == 0 {
             return None;
@@ -128,14 +142,22 @@ impl Path {
         let leaves = start + Duration::from_nanos(size * 8 * 1_000_000_000 / rate);
         self.queue.push_back((leaves, size));
         self.queued += size;
-        if self.link.bursts.iter().any(|&(from, to)| from <= now && now < to)
+        if self
+            .link
+            .bursts
+            .iter()
+            .any(|&(from, to)| from <= now && now < to)
             || self.random.unit() < self.link.loss
         {
             return None;
         }
         let mut arrival = leaves + self.link.propagation;
         if !self.link.jitter.is_zero() {
-            arrival += self.link.jitter.mul_f64(self.random.unit());
+            if leaves >= self.jitter_until {
+                self.jitter_until = leaves + JITTER_TIME;
+                self.jitter = self.link.jitter.mul_f64(self.random.unit());
+            }
+            arrival += self.jitter;
         }
         let (share, late) = self.link.reordering;
         if share > 0.0 && self.random.unit() < share {

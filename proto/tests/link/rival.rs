@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::flow::{Algorithm, MTU};
 
 /// RFC 9438 with HyStart's exit on delay; not paced, as Linux leaves it.
-pub struct Cubic {
+pub(crate) struct Cubic {
     window: f64,
     threshold: f64,
     largest: f64,
@@ -20,7 +20,7 @@ pub struct Cubic {
 }
 
 impl Cubic {
-    pub fn boxed() -> Box<dyn Algorithm> {
+    pub(crate) fn boxed() -> Box<dyn Algorithm> {
         Box::new(Self {
             window: 10.0,
             threshold: f64::MAX,
@@ -48,7 +48,8 @@ impl Algorithm for Cubic {
         self.min_rtt = self.min_rtt.min(rtt);
         if self.window < self.threshold {
             self.window += 1.0;
-            let bump = (self.min_rtt / 8).clamp(Duration::from_millis(4), Duration::from_millis(16));
+            let bump =
+                (self.min_rtt / 8).clamp(Duration::from_millis(4), Duration::from_millis(16));
             if self.window > 16.0 && self.srtt > self.min_rtt + bump {
                 self.threshold = self.window;
             }
@@ -111,7 +112,7 @@ impl Cubic {
 }
 
 /// BBR version 1: start-up, drain, the eight-phase gain cycle and the minimum-RTT probe.
-pub struct Bbr {
+pub(crate) struct Bbr {
     delivered: u64,
     /// `(sent_at, delivered)` of packets on the path.
     sent: VecDeque<(Duration, u64, Duration)>,
@@ -141,7 +142,7 @@ const BBR_HIGH: f64 = 2.885;
 const BBR_CYCLE: [f64; 8] = [1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
 
 impl Bbr {
-    pub fn boxed() -> Box<dyn Algorithm> {
+    pub(crate) fn boxed() -> Box<dyn Algorithm> {
         Box::new(Self {
             delivered: 0,
             sent: VecDeque::new(),
@@ -178,7 +179,8 @@ impl Algorithm for Bbr {
             self.delivered_at = now;
         }
         self.in_flight += bytes;
-        self.sent.push_back((now, self.delivered, self.delivered_at));
+        self.sent
+            .push_back((now, self.delivered, self.delivered_at));
     }
 
     fn on_acked(&mut self, now: Duration, sent_at: Duration, bytes: u64) {
@@ -258,9 +260,7 @@ impl Algorithm for Bbr {
                 }
             }
         }
-        if matches!(self.mode, Mode::Cycle(..))
-            && now > self.min_rtt_at + Duration::from_secs(10)
-        {
+        if matches!(self.mode, Mode::Cycle(..)) && now > self.min_rtt_at + Duration::from_secs(10) {
             self.mode = Mode::ProbeRtt;
             self.min_rtt = Duration::MAX;
         }
