@@ -138,6 +138,11 @@ impl Interest {
         }
     }
 
+    /// Whether the pull has ended, well or not.
+    pub fn has_ended(&self) -> bool {
+        self.pull.outcome.borrow().is_some()
+    }
+
     /// The pull.
     pub fn pull(&self) -> &Arc<PullHandle> {
         &self.pull
