@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    Direction, IteratorMode, WriteBatch, WriteOptions,
+    Direction, IteratorMode, LogLevel, WriteBatch, WriteOptions,
 };
 
 use crate::error::{Error, Result};
@@ -86,6 +86,8 @@ impl Db {
         options.set_db_write_buffer_size(DB_MEMORY as usize * 2 / 3);
         options.set_max_total_wal_size(64 * 1024 * 1024);
         options.set_max_open_files(256);
+        // Debian's RocksDB aborts the process when it logs again after its log met a full disk.
+        options.set_log_level(LogLevel::Fatal);
         options.set_keep_log_file_num(2);
         options.set_max_log_file_size(256 * 1024);
         options.set_recycle_log_file_num(0);

@@ -113,7 +113,7 @@ impl Client {
             // Neither API redirects, and a redirect would carry the token to another host.
             .redirect(redirect::Policy::none())
             .build()
-            .map_err(|error| Error::from_transport(&error))?;
+            .map_err(|error| Error::invalid(&error))?;
         Ok(Self {
             http,
             endpoint: config.endpoint,
@@ -181,12 +181,12 @@ impl Client {
     /// Sends a request and waits for the head of its answer, which is a success.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response> {
         let (http, request) = request.build_split();
-        let request = request.map_err(|error| Error::from_transport(&error))?;
-        let label = format!("{} {}", request.method(), request.url());
+        let request = request.map_err(|error| Error::invalid(&error))?;
+        let (method, url) = (request.method().clone(), request.url().clone());
         let response = http
             .execute(request)
             .await
-            .map_err(|error| Error::from_transport(&error))?;
+            .map_err(|error| Error::connection(&url, &error))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -194,20 +194,20 @@ impl Client {
         let headers = response.headers().clone();
         // A body that cannot be read does not hide the status.
         let body = read_body(response, ERROR_LEN_MAX).await.unwrap_or_default();
-        Err(Error::from(Box::new(ApiError::parse(
-            label, status, &headers, &body,
-        ))))
+        let request = format!("{method} {url}");
+        Err(Box::new(ApiError::parse(request, status, &headers, &body)).into())
     }
 }
 
 /// Reads a whole body of at most `len_max` bytes.
 async fn read_body(mut response: Response, len_max: usize) -> Result<BytesMut> {
     let mut body = BytesMut::new();
-    while let Some(piece) = response
-        .chunk()
-        .await
-        .map_err(|error| Error::from_transport(&error))?
-    {
+    loop {
+        let piece = match response.chunk().await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => return Ok(body),
+            Err(error) => return Err(Error::connection(response.url(), &error)),
+        };
         if body.len() + piece.len() > len_max {
             return Err(Error::Malformed {
                 url: response.url().to_string(),
@@ -216,7 +216,6 @@ async fn read_body(mut response: Response, len_max: usize) -> Result<BytesMut> {
         }
         body.extend_from_slice(&piece);
     }
-    Ok(body)
 }
 
 #[cfg(test)]

@@ -133,15 +133,17 @@ impl Error {
         }
     }
 
+    /// The HTTP library did not even build the request.
+    pub(crate) fn invalid(error: &reqwest::Error) -> Self {
+        Self::Request {
+            reason: root_cause(error),
+        }
+    }
+
     /// Sorts a transport error by what the server can have seen of the request.
-    pub(crate) fn from_transport(error: &reqwest::Error) -> Self {
-        let url = error
-            .url()
-            .map_or_else(|| "the server".to_owned(), ToString::to_string);
-        let reason = root_cause(error);
-        if error.is_builder() {
-            Self::Request { reason }
-        } else if error.is_connect() {
+    pub(crate) fn connection(url: impl ToString, error: &reqwest::Error) -> Self {
+        let (url, reason) = (url.to_string(), root_cause(error));
+        if error.is_connect() {
             Self::Unreachable { url, reason }
         } else {
             Self::Interrupted { url, reason }

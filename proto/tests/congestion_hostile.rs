@@ -65,7 +65,8 @@ fn round_trips_of_zero() {
         controller.on_acks_ended(now, 0, t % 3 == 0);
         check(&controller);
     }
-    assert_eq!(controller.snapshot().min_rtt, Some(ms(0)));
+    let min_rtt = controller.snapshot().min_rtt.unwrap();
+    assert!(!min_rtt.is_zero() && min_rtt < ms(1), "{min_rtt:?}");
 }
 
 #[test]

@@ -77,14 +77,14 @@ impl<T: DeserializeOwned> Operation<T> {
             if self.unread.len() > LINE_LEN_MAX {
                 return Err(self.malformed(format!("a line of more than {LINE_LEN_MAX} bytes")));
             }
-            let piece = self.response.chunk().await;
-            match piece.map_err(|error| Error::from_transport(&error))? {
-                Some(piece) => self.unread.extend_from_slice(&piece),
-                None => {
+            match self.response.chunk().await {
+                Ok(Some(piece)) => self.unread.extend_from_slice(&piece),
+                Ok(None) => {
                     let url = self.response.url().to_string();
                     let reason = "the stream ended without a result".to_owned();
                     return Err(Error::Interrupted { url, reason });
                 }
+                Err(error) => return Err(Error::connection(self.response.url(), &error)),
             }
         };
         match serde_json::from_slice(&line) {

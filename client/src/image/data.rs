@@ -176,7 +176,7 @@ impl Download {
     /// [`Error::Interrupted`] if the body ends before its stated length, [`Error::Stalled`].
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         match timeout(self.idle, self.response.chunk()).await {
-            Ok(piece) => piece.map_err(|error| Error::from_transport(&error)),
+            Ok(piece) => piece.map_err(|error| Error::connection(&self.url, &error)),
             Err(_) => Err(Error::Stalled {
                 url: self.url.clone(),
                 waited: self.idle,

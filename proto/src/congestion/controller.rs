@@ -381,7 +381,8 @@ impl Controller {
             Phase::Defer(mut deference) => {
                 if let Some((rtt, min)) = self.round_trips(round) {
                     let delivered = self.model.at_min_rtt(round.rate);
-                    let next = deference.next_window(self.window, rtt, min, delivered);
+                    let small = self.initial_window();
+                    let next = deference.next_window(self.window, rtt, min, delivered, small);
                     self.window = self.clamp(next);
                 }
                 Phase::Defer(deference)

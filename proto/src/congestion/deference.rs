@@ -48,18 +48,20 @@ pub(super) struct Deference {
 
 impl Deference {
     /// The window after a round. `rtt` was its smallest round trip, `min_rtt` is that of the path,
-    /// and the path delivered `delivered` bytes per `min_rtt`.
+    /// and the path delivered `delivered` bytes per `min_rtt`. Up to `small` bytes, late
+    /// acknowledgements make the delivery say little, and do not hold up growth.
     pub(super) fn next_window(
         &mut self,
         window: u64,
         rtt: Duration,
         min_rtt: Duration,
         delivered: u64,
+        small: u64,
     ) -> u64 {
         let sent_with = std::mem::replace(&mut self.window_before, window).max(window);
         if !queue_shows(rtt, min_rtt) {
             self.capacity = self.capacity.max(delivered);
-            return self.grow(window, delivered);
+            return self.grow(window, delivered.saturating_mul(AHEAD_MAX).max(small));
         }
         self.quiet_rounds = 0;
         let ours = sent_with as f64 / self.capacity.max(1) as f64;
@@ -72,7 +74,7 @@ impl Deference {
         (delivered as f64 * gain) as u64
     }
 
-    fn grow(&mut self, window: u64, delivered: u64) -> u64 {
+    fn grow(&mut self, window: u64, most: u64) -> u64 {
         let quiet = self.quiet_rounds;
         self.quiet_rounds = quiet.saturating_add(1);
         let accelerated = (quiet - ACCELERATED_AFTER).clamp(0, 16);
@@ -81,7 +83,7 @@ impl Deference {
             growth = growth.max(GROWTH_FAR);
         }
         let grown = (window as f64 * (1.0 + growth)) as u64;
-        grown.min(delivered.saturating_mul(AHEAD_MAX)).max(window)
+        grown.min(most).max(window)
     }
 
     /// More was lost than the path loses anyway.
@@ -110,7 +112,7 @@ mod tests {
         for _ in 0..12 {
             // The window is delivered once per round trip of 170 ms.
             let delivered = window * 100 / 170;
-            window = deference.next_window(window, ms(170), ms(100), delivered);
+            window = deference.next_window(window, ms(170), ms(100), delivered, 10_000);
         }
         assert!(window < 2000, "{window}");
     }
@@ -118,8 +120,8 @@ mod tests {
     #[test]
     fn lets_out_its_own_queue_and_stays() {
         let mut deference = Deference::default();
-        deference.next_window(1_250_000, ms(100), ms(100), 1_250_000);
-        let window = deference.next_window(1_400_000, ms(110), ms(100), 1_250_000);
+        deference.next_window(1_250_000, ms(100), ms(100), 1_250_000, 10_000);
+        let window = deference.next_window(1_400_000, ms(110), ms(100), 1_250_000, 10_000);
         assert!((1_150_000..1_250_000).contains(&window), "{window}");
     }
 
@@ -128,7 +130,7 @@ mod tests {
         let mut deference = Deference::default();
         let mut window = 4000;
         for _ in 0..25 {
-            window = deference.next_window(window, ms(101), ms(100), window);
+            window = deference.next_window(window, ms(101), ms(100), window, 10_000);
         }
         assert!(window > 1_000_000, "{window}");
     }

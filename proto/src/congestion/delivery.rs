@@ -13,6 +13,10 @@ use std::time::Duration;
 /// sent in bursts of ten or more that share one record.
 const DEPARTURES_MAX: usize = 8192;
 
+/// Round trips below this are within the grain of clocks and timers: a receive time may even be
+/// older than the send time it is compared with.
+const RTT_MIN: Duration = Duration::from_micros(100);
+
 /// Round trips beyond this are steps of the clock.
 const RTT_MAX: Duration = Duration::from_secs(60);
 
@@ -117,7 +121,7 @@ impl Delivery {
         let credible = !interval.is_zero() && min_rtt.is_none_or(|min| interval >= min);
         Some(Sample {
             rate: credible.then(|| rate_of(self.delivered - departure.delivered, interval)),
-            rtt: now.saturating_sub(sent_at).min(RTT_MAX),
+            rtt: now.saturating_sub(sent_at).clamp(RTT_MIN, RTT_MAX),
             prior_delivered: departure.delivered,
             app_limited: departure.app_limited,
         })
@@ -194,10 +198,10 @@ mod tests {
         assert_eq!(sample.rate, None);
         delivery.on_acked(ms(20_000), ms(20_000), u64::MAX);
         let sample = delivery.end_batch(ms(20_000), Some(ms(0)), false).unwrap();
-        assert_eq!(sample.rtt, ms(0));
+        assert_eq!(sample.rtt, RTT_MIN);
         delivery.on_acked(ms(1), ms(30_000), 1);
         let sample = delivery.end_batch(ms(1), None, false);
-        assert!(sample.is_none_or(|s| s.rtt.is_zero()));
+        assert!(sample.is_none_or(|s| s.rtt == RTT_MIN));
         assert!(delivery.end_batch(ms(1), None, false).is_none());
     }
 }

@@ -54,13 +54,9 @@ impl Link {
         let mut back = Self::new(10_000_000_000, self.propagation * 2);
         back.queue = 64 << 20;
         back.rates = vec![(Duration::ZERO, 10_000_000_000)];
-        for &(at, rate) in &self.rates {
+        for (i, &(at, rate)) in self.rates.iter().enumerate() {
             if rate == 0 {
-                let end = self
-                    .rates
-                    .iter()
-                    .find(|r| r.0 > at)
-                    .map_or(Duration::MAX, |r| r.0);
+                let end = self.rates.get(i + 1).map_or(Duration::MAX, |next| next.0);
                 back.bursts.push((at, end));
             }
         }
