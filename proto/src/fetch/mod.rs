@@ -180,6 +180,11 @@ impl Pull {
         self.peers.keys().copied()
     }
 
+    /// The rate at which a peer delivers, in uncompressed bytes per second, once it is known.
+    pub fn rate(&self, peer: Peer) -> Option<f64> {
+        self.peers.get(&peer).and_then(|state| state.rate)
+    }
+
     /// Adds a peer, or changes what is known of it.
     pub fn add_peer(&mut self, peer: Peer, info: PeerInfo, have: Have, now: Duration) {
         match self.peers.get_mut(&peer) {

@@ -137,6 +137,12 @@ impl Catalogue {
         self.views.read().images.get(&id).cloned()
     }
 
+    /// Whether the id is or was an image's.
+    pub fn knows(&self, id: Uuid) -> bool {
+        let views = self.views.read();
+        views.images.contains_key(&id) || views.deleted.contains(&id)
+    }
+
     /// All images, the newest first; equally old ones by id, the highest first.
     pub fn images(&self) -> Vec<Arc<Image>> {
         let views = self.views.read();

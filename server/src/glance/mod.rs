@@ -35,7 +35,9 @@ use crate::auth::Authenticator;
 use crate::catalogue::Catalogue;
 use crate::collector::Collector;
 use crate::config::Config;
+use crate::content::Content;
 use crate::metrics::Metrics;
+use crate::peer::Peers;
 
 pub use error::{ApiError, ApiResult};
 
@@ -46,6 +48,8 @@ pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 pub struct Api {
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) store: Store,
+    pub(crate) content: Content,
+    pub(crate) peers: Option<Arc<Peers>>,
     pub(crate) authenticator: Authenticator,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) collector: Arc<Collector>,

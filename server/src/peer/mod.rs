@@ -16,6 +16,7 @@ mod pull;
 pub mod receipt;
 mod serve;
 mod session;
+pub mod view;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -640,11 +640,15 @@ impl Task {
         let manifest = &self.handle.manifest;
         let seconds = self.epoch.elapsed().as_secs_f64();
         let wire: u64 = self.bytes.values().map(|(_, b)| b.wire).sum();
+        // Rates are of uncompressed bytes; the bound is in bytes of the wire.
         let rates: Vec<(u64, f64)> = self
             .bytes
-            .keys()
-            .filter_map(|peer| Some((*peer, self.peers.links.get(*peer)?.path()?.rate as f64)))
-            .filter(|(_, rate)| *rate > 0.0)
+            .iter()
+            .filter(|(_, (_, bytes))| bytes.raw > 0)
+            .filter_map(|(peer, (_, bytes))| {
+                let rate = self.pull.rate(*peer)?;
+                Some((*peer, rate * bytes.wire as f64 / bytes.raw as f64))
+            })
             .collect();
         let all = Class { holders: (0..rates.len()).collect(), bytes: wire };
         let bound = lower_bound(&rates, &[all], None);
