@@ -5,6 +5,7 @@
 //! missing, never left out in silence.
 
 pub mod api;
+pub mod chunks;
 pub mod corpus;
 pub mod disk;
 pub mod floor;

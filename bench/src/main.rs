@@ -9,7 +9,7 @@ use vitrail_bench::local::Options;
 use vitrail_bench::peers::Cache;
 use vitrail_bench::peers::glance::Glance;
 use vitrail_bench::wan::cli::{self as wan, WanCommand};
-use vitrail_bench::{api, corpus, local, micro, process};
+use vitrail_bench::{api, chunks, corpus, local, micro, process};
 
 /// Experiments that measure Vitrail beside what people use today.
 #[derive(Parser)]
@@ -38,6 +38,8 @@ enum Command {
     Api(Options),
     /// Chunker, index and manifest alone
     Micro(Options),
+    /// What other sizes of chunks and frames would cost
+    Chunks(Options),
     /// Serve a real Glance (SQLite, file store, no tokens) until interrupted
     Glance {
         /// Its database, images and log
@@ -63,6 +65,7 @@ fn main() -> Result<ExitCode> {
         Command::Local(options) => local::run(&options, Cache::open(cli.cache)?)?,
         Command::Api(options) => api::run(&options, Cache::open(cli.cache)?)?,
         Command::Micro(options) => micro::run(&options, &Cache::open(cli.cache)?)?,
+        Command::Chunks(options) => chunks::run(&options, &Cache::open(cli.cache)?)?,
         Command::Glance { dir, port } => {
             let glance = Glance::start(&Cache::open(cli.cache)?, &dir, port)?;
             eprintln!("Glance answers at {}; Ctrl-C ends it", glance.api().url());

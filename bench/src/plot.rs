@@ -47,6 +47,9 @@ fn canvas(path: &Path) -> Result<Canvas<'_>, Box<dyn std::error::Error>> {
     Ok(canvas)
 }
 
+/// Minor lines between two labels. plotters never comes back when it is 0.
+const LIGHT_LINES: usize = 1;
+
 /// Vitrail's colour stands out; peers share the rest.
 fn colour(subject: &str, index: usize) -> RGBColor {
     const PEERS: [RGBColor; 5] = [
@@ -63,6 +66,7 @@ fn colour(subject: &str, index: usize) -> RGBColor {
     }
 }
 
+/// One bar for each of `same`, which must not be empty.
 fn bars(path: &Path, measure: &Measure, same: &[&Series]) -> Drawn {
     let medians: Vec<f64> = same
         .iter()
@@ -75,10 +79,12 @@ fn bars(path: &Path, measure: &Measure, same: &[&Series]) -> Drawn {
         .margin(10)
         .y_label_area_size(110)
         .x_label_area_size(30)
-        .build_cartesian_2d(0.0..top, (0..same.len()).into_segmented())?;
+        .build_cartesian_2d(0.0..top, (0..same.len() - 1).into_segmented())?;
     chart
         .configure_mesh()
         .disable_y_mesh()
+        .max_light_lines(LIGHT_LINES)
+        .x_labels(6)
         .x_label_formatter(&|value| format_value(*value, measure.unit))
         .y_label_formatter(&|at| match at {
             SegmentValue::CenterOf(index) => same
@@ -120,6 +126,7 @@ fn distributions(path: &Path, measure: &Measure, same: &[&Series]) -> Drawn {
         .build_cartesian_2d((low..high).log_scale(), 0.0..1.0)?;
     chart
         .configure_mesh()
+        .max_light_lines(LIGHT_LINES)
         .x_label_formatter(&|value| format_value(*value, Unit::Seconds))
         .draw()?;
     for (index, series) in same.iter().enumerate() {
@@ -141,4 +148,47 @@ fn distributions(path: &Path, measure: &Measure, same: &[&Series]) -> Drawn {
         .draw()?;
     canvas.present()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::journal::Better;
+
+    const SIZE: Measure = Measure {
+        key: "size",
+        title: "Size",
+        unit: Unit::Bytes,
+        better: Better::Less,
+    };
+    const LATENCY: Measure = Measure {
+        key: "latency",
+        title: "Latency",
+        unit: Unit::Seconds,
+        better: Better::Less,
+    };
+
+    #[test]
+    fn each_measure_with_two_subjects_becomes_a_plot_that_names_them() {
+        let results = tempfile::tempdir().unwrap();
+        let mut journal = Journal::begin(results.path(), "test").unwrap();
+        for (subject, value) in [(VITRAIL, 3e8), ("casync", 4e8), ("restic", 5e8)] {
+            journal.value(&SIZE, subject, value).unwrap();
+        }
+        for subject in [VITRAIL, "nginx"] {
+            let times: Vec<_> = (1..50).map(Duration::from_micros).collect();
+            journal.times(&LATENCY, subject, &times).unwrap();
+        }
+        assert_eq!(all(&journal).unwrap(), ["size.svg", "latency.svg"]);
+        let bars = std::fs::read_to_string(journal.dir.join("size.svg")).unwrap();
+        assert!(
+            ["vitrail", "casync", "restic"]
+                .iter()
+                .all(|name| bars.contains(name))
+        );
+        let lines = std::fs::read_to_string(journal.dir.join("latency.svg")).unwrap();
+        assert!(["vitrail", "nginx"].iter().all(|name| lines.contains(name)));
+    }
 }

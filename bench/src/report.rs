@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::journal::{Better, Journal, Series, Unit};
 use crate::plot;
@@ -11,6 +11,7 @@ use crate::plot;
 pub const VITRAIL: &str = "vitrail";
 
 /// Prints the table, and writes `REPORT.md` and one SVG per measure into the journal's directory.
+/// Fails when it was not a peer but Vitrail that could not be measured.
 pub fn publish(journal: &Journal) -> Result<()> {
     let rows = rows(journal);
     print!("{}", plain_table(&rows));
@@ -23,6 +24,13 @@ pub fn publish(journal: &Journal) -> Result<()> {
         markdown(journal, &rows, &plots),
     )?;
     eprintln!("written: {}", journal.dir.display());
+    ensure!(
+        !journal
+            .missing
+            .iter()
+            .any(|(subject, _)| subject == VITRAIL),
+        "Vitrail itself failed, see above"
+    );
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! Emulated networks with real packets. These tests need root, /dev/net/tun and iproute2; without
 //! them each says so on standard error and passes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::ExitStatusExt;
@@ -326,6 +328,37 @@ fn a_killed_run_is_cleaned_up_after() {
     child.wait().unwrap();
     eventually("its namespaces are gone", || !namespace.exists());
     eventually("its command is gone", || !is_running(&sleeper));
+}
+
+#[test]
+fn a_command_beside_the_network_asks_and_changes_it() {
+    need_emulator!();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("topology.toml");
+    std::fs::write(&file, toml::to_string(&topology()).unwrap()).unwrap();
+    let bench = env!("CARGO_BIN_EXE_bench");
+    let script = format!(
+        r#"{bench} wan ctl '{{"kind":"site-down","site":"site-2"}}' &&
+           ! {bench} wan ctl '{{"kind":"site-down","site":"nowhere"}}' &&
+           {bench} wan ctl counters"#
+    );
+    let output = Command::new(bench)
+        .args(["wan", "run"])
+        .arg(&file)
+        .args(["--", "sh", "-c", &script])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(
+        lines[..2],
+        ["\"ok\"", r#"{"error":"no site is called \"nowhere\""}"#]
+    );
+    let counters: serde_json::Value = serde_json::from_str(lines[2]).unwrap();
+    assert_eq!(counters["sites"][1]["site"], "site-2");
+    assert_eq!(counters["pairs"].as_array().unwrap().len(), 6);
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Error {
     pub fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Unreachable { .. } => {
-                Some("is vitraild running there? the endpoints can be set, see --help".into())
+                Some("is vitraild running there, and is the endpoint right?".into())
             }
             Self::Ambiguous { .. } => Some("name the image by its id".into()),
             Self::Operation { hint, .. } => hint.as_deref().map(Cow::from),

@@ -3,8 +3,8 @@
 //!
 //! - [`Client`] knows where a site is; [`Client::images`] and [`Client::admin`] are the two APIs,
 //!   one method per request.
-//! - [`push`] and [`pull`] move image files: hashed while they move, sparse on disk, resumed after
-//!   a break. They retry; the single requests do not.
+//! - [`push`] and [`pull`] move image files and compare their hashes. A pull goes on after a broken
+//!   connection; nothing else is repeated.
 //! - [`Error`] says what a request met, in which place, and what to do about it.
 //!
 //! Everything is asynchronous and wants a tokio runtime with I/O and time enabled. Nothing here

@@ -55,7 +55,13 @@ impl Collector {
                 () = stop.cancelled() => return,
             }
             let this = self.clone();
-            match tokio::task::spawn_blocking(move || this.collect(false, |_, _| {})).await {
+            let collection = tokio::task::spawn_blocking(move || this.collect(false, |_, _| {}));
+            let result = tokio::select! {
+                result = collection => result,
+                // It is safe to be cut off.
+                () = stop.cancelled() => return,
+            };
+            match result {
                 Ok(Ok(summary)) => tracing::info!(?summary, "collected"),
                 Ok(Err(CollectError::Busy)) => self.wake(),
                 Ok(Err(error)) => tracing::error!(%error, "collection failed"),

@@ -114,8 +114,8 @@ pub struct ApiConfig {
     /// Connections served at once; more wait. Default 1024. Each costs up to 64 KiB of buffers, and a
     /// download up to 1 MiB besides.
     pub connections_max: usize,
-    /// Seconds without a byte from the client after which an upload or a request head is given up.
-    /// Default 60.
+    /// Seconds without a byte from the client after which an upload or a request head is given up, and
+    /// without a byte taken by the client after which a download is. Default 60, at most 1 day.
     pub idle_timeout_s: u64,
 }
 
@@ -286,6 +286,12 @@ impl Config {
         }
         if !(1..=22).contains(&self.store.zstd_level) {
             bail!("[store] zstd_level {}: use 1 to 22", self.store.zstd_level);
+        }
+        if !(1..=24 * 3600).contains(&self.api.idle_timeout_s) {
+            bail!(
+                "[api] idle_timeout_s {}: use 1 to 86400",
+                self.api.idle_timeout_s
+            );
         }
         if self.api.connections_max == 0 {
             bail!("[api] connections_max must be at least 1");

@@ -37,6 +37,11 @@ impl Content {
         Self { store, peers }
     }
 
+    /// The store of this site.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Opens an image. `whole` tells whether all of it is going to be read.
     pub async fn open(
         &self,

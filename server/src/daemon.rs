@@ -14,13 +14,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vitrail_chunkstore::{Options, Store};
 
 use crate::admin::{self, Admin};
-use crate::auth::Authenticator;
 use crate::catalogue::{self, Catalogue, now_ms};
 use crate::collector::Collector;
 use crate::content::Content;
@@ -73,16 +72,14 @@ impl Daemon {
         let peer = peers.as_ref().map(|peers| peers.local_addr()).transpose()?;
         write_endpoints(&data_dir, api, admin, peer)?;
 
-        let state = Arc::new(Api {
-            catalogue: catalogue.clone(),
-            store: store.clone(),
-            content: Content::new(store.clone(), peers.clone()),
-            peers: peers.clone(),
-            authenticator: Authenticator::new(&config.auth),
-            metrics: metrics.clone(),
-            collector: collector.clone(),
-            config: config.clone(),
-        });
+        let state = Arc::new(Api::new(
+            catalogue.clone(),
+            Content::new(store.clone(), peers.clone()),
+            peers.clone(),
+            metrics.clone(),
+            collector.clone(),
+            config.clone(),
+        ));
         let routes = admin::router(Arc::new(Admin {
             catalogue,
             store,
@@ -174,22 +171,22 @@ fn write_endpoints(
 }
 
 async fn serve_api(listener: TcpListener, api: Arc<Api>, stop: CancellationToken) {
+    let idle = Duration::from_secs(api.config.api.idle_timeout_s);
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(api.config.api.idle_timeout_s))
+        .header_read_timeout(idle)
         .max_buf_size(HEAD_LEN_MAX)
         .keep_alive(true);
     let slots = Arc::new(Semaphore::new(api.config.api.connections_max));
     let graceful = GracefulShutdown::new();
     loop {
         // A connection without a slot waits in the listener's queue.
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            break;
-        };
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
+        let accept = async { (slots.clone().acquire_owned().await, listener.accept().await) };
+        let (slot, (stream, peer)) = tokio::select! {
+            accepted = accept => match accepted {
+                (Ok(slot), Ok(accepted)) => (slot, accepted),
+                (Err(_), _) => break,
+                (_, Err(error)) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
@@ -197,8 +194,8 @@ async fn serve_api(listener: TcpListener, api: Arc<Api>, stop: CancellationToken
             },
             () = stop.cancelled() => break,
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
+        if let Err(error) = prepare(&stream, idle) {
+            tracing::debug!(%peer, %error, "cannot prepare a connection");
         }
         let api = api.clone();
         let service = service_fn(move |request| {
@@ -223,6 +220,14 @@ async fn serve_api(listener: TcpListener, api: Arc<Api>, stop: CancellationToken
             GRACE.as_secs()
         );
     }
+}
+
+/// Answers are sent at once, and a client that takes nothing of one for `idle` is cut off.
+fn prepare(stream: &TcpStream, idle: Duration) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let idle_ms = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(stream, idle_ms)?;
+    Ok(())
 }
 
 async fn serve_admin(listener: TcpListener, routes: axum::Router, stop: CancellationToken) {

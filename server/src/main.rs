@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -56,7 +57,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let daemon = Daemon::start(config).await?;
         tokio::select! {
@@ -65,7 +66,10 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         }
         daemon.stop().await;
         Ok(())
-    })
+    });
+    // What still runs, such as a verification that an operator asked for, is safe to cut off.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
 }
 
 fn log_to_stderr(config: &Config) {

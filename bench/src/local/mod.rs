@@ -8,7 +8,7 @@ mod serve;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use tempfile::TempDir;
 
@@ -16,6 +16,7 @@ use crate::corpus::Corpus;
 use crate::journal::Journal;
 use crate::machine::version;
 use crate::peers::Cache;
+use crate::process::scratch_dir;
 use crate::report;
 
 /// Options of the experiments that run the daemon beside its peers.
@@ -75,16 +76,12 @@ impl Run {
             "no daemon at {}: build it with --release",
             vitraild.display()
         );
-        let scratch = match &options.scratch {
-            Some(dir) => TempDir::with_prefix_in("vitrail-bench-", dir),
-            None => TempDir::with_prefix("vitrail-bench-"),
-        };
         let mut run = Self {
             journal: Journal::begin(options.results(), name)?,
             cache,
             vitraild,
             repetitions: options.repetitions,
-            scratch: scratch.context("make scratch space")?,
+            scratch: scratch_dir(options.scratch.as_deref())?,
         };
         run.record_versions()?;
         Ok(run)

@@ -11,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use vitrail_chunkstore::Options as StoreOptions;
 
 use super::Run;
 use crate::corpus::{Corpus, SMALL};
@@ -22,7 +23,7 @@ use crate::peers::glance::Glance;
 use crate::peers::nginx::Nginx;
 use crate::peers::vitrail::Vitrail;
 use crate::process;
-use crate::report::VITRAIL;
+use crate::report::{VITRAIL, format_value};
 
 const WHOLE: Measure = Measure {
     key: "serve.whole",
@@ -139,33 +140,51 @@ pub(super) fn run(run: &mut Run, corpus: &Corpus) -> Result<()> {
         Err(error) => run.journal.missing("nginx", error)?,
     }
 
-    for target in &targets {
-        eprintln!(
-            "serve: {}: every byte compared, which also warms it",
-            target.name
-        );
-        compare(&target.raw, &raw).with_context(|| format!("raw image from {}", target.name))?;
-        compare(&target.qcow2, &qcow2).with_context(|| format!("qcow2 from {}", target.name))?;
-    }
-    for repetition in 0..run.repetitions {
-        eprintln!(
-            "serve: repetition {} of {}",
-            repetition + 1,
-            run.repetitions
-        );
-        for target in &targets {
-            whole(run, target, &raw, &qcow2)?;
+    each(run, &mut targets, "compare every byte", |_, target| {
+        compare(&target.raw, &raw).context("raw image")?;
+        compare(&target.qcow2, &qcow2).context("qcow2")
+    })?;
+    for repetition in 1..=run.repetitions {
+        eprintln!("serve: repetition {repetition} of {}", run.repetitions);
+        each(run, &mut targets, "one client", |run, target| {
+            whole(run, target, &raw, &qcow2)
+        })?;
+        each(run, &mut targets, "a hundred clients", |run, target| {
+            crowd(run, target, &raw, &qcow2)
+        })?;
+        if !targets.is_empty() {
+            targets.rotate_left(1);
         }
-        for target in &targets {
-            crowd(run, target, &raw, &qcow2)?;
-        }
-        targets.rotate_left(1);
     }
     ranges(run, &targets, &raw)?;
     run.journal.note(
         "Serving is over loopback with everything in the page cache, client and server on the same cores. Ranges reuse \
          a connection where the server keeps it open (Glance under uWSGI does not), and lie where the image has data.",
-    )
+    )?;
+    run.journal.note(&format!(
+        "Vitrail's memory has a stated ceiling of store.memory + 200 MB = {} with its defaults.",
+        format_value(StoreOptions::default().memory as f64 + 200e6, Unit::Bytes),
+    ))
+}
+
+/// Does a step with each target; those with which it fails are recorded as missing and left out from
+/// then on.
+fn each(
+    run: &mut Run,
+    targets: &mut Vec<Target<'_>>,
+    what: &'static str,
+    step: impl Fn(&mut Run, &Target<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut failed = Vec::new();
+    for target in targets.iter() {
+        eprintln!("serve: {what}: {}", target.name);
+        if let Err(error) = step(run, target) {
+            run.journal.missing(target.name, &error.context(what))?;
+            failed.push(target.name);
+        }
+    }
+    targets.retain(|target| !failed.contains(&target.name));
+    Ok(())
 }
 
 fn upload<'a>(
@@ -253,22 +272,21 @@ fn curl(url: &str, len: u64) -> Result<f64> {
 fn crowd(run: &mut Run, target: &Target<'_>, raw: &Path, qcow2: &Path) -> Result<()> {
     let (raw_len, qcow2_len) = (raw.metadata()?.len(), qcow2.metadata()?.len());
     target.process.reset_peak_rss()?;
-    let speed = download_all(target, &target.qcow2, |_| (0, qcow2_len))?;
+    let speed = download_all(&target.qcow2, |_| (0, qcow2_len))?;
     run.journal.value(&CROWD, target.name, speed)?;
     run.journal
         .value(&CROWD_RSS, target.name, target.process.peak_rss() as f64)?;
 
     target.process.reset_peak_rss()?;
     let stride = (raw_len - PART_LEN) / CLIENTS;
-    let speed = download_all(target, &target.raw, |client| (client * stride, PART_LEN))?;
+    let speed = download_all(&target.raw, |client| (client * stride, PART_LEN))?;
     run.journal.value(&SPREAD, target.name, speed)?;
     run.journal
         .value(&SPREAD_RSS, target.name, target.process.peak_rss() as f64)
 }
 
 /// Bytes per second of all clients together; `part` tells each client its offset and length.
-fn download_all(target: &Target<'_>, url: &str, part: impl Fn(u64) -> (u64, u64)) -> Result<f64> {
-    eprintln!("serve: {CLIENTS} clients of {}", target.name);
+fn download_all(url: &str, part: impl Fn(u64) -> (u64, u64)) -> Result<f64> {
     let start = Instant::now();
     let lens: Vec<Result<u64>> = thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
@@ -284,7 +302,7 @@ fn download_all(target: &Target<'_>, url: &str, part: impl Fn(u64) -> (u64, u64)
     });
     let mut total = 0;
     for len in lens {
-        total += len.with_context(|| format!("one of {CLIENTS} clients of {}", target.name))?;
+        total += len?;
     }
     Ok(total as f64 / start.elapsed().as_secs_f64())
 }

@@ -28,7 +28,7 @@ pub const LOAD_MAX: f64 = 0.25;
 const ECHOES: u32 = 25;
 
 /// What a rate probe sends, as a multiple of the rate that it measures.
-const OVERLOAD: f64 = 1.2;
+const OVERLOAD: f64 = 1.5;
 
 /// Share of a rate that a probe may use without filling its queue.
 const UNDERLOAD: f64 = 0.9;
@@ -223,7 +223,7 @@ fn check_rates(
             findings.push(rate_finding(
                 subject,
                 rate.scaled(share),
-                &[(*flow, *result)],
+                [(flow, result)].into_iter(),
             ));
         }
     }
@@ -245,8 +245,7 @@ fn check_rates(
                 continue;
             };
             let results = run_flows(emulator, &flows, probe_time)?;
-            let results: Vec<_> = flows.into_iter().zip(results).collect();
-            findings.push(rate_finding(subject, cap, &results));
+            findings.push(rate_finding(subject, cap, flows.iter().zip(&results)));
         }
     }
     Ok(Section {
@@ -290,24 +289,36 @@ fn rate_flow(from: SiteId, to: SiteId, rate: Rate, probe_time: Duration) -> Flow
     }
 }
 
-/// What came, between the first and the last packet of all flows together.
-fn rate_finding(subject: String, wanted: Rate, results: &[(Flow, Received)]) -> Finding {
+/// What came while all flows did: from the last one's first packet to the first one's last.
+fn rate_finding<'a>(
+    subject: String,
+    wanted: Rate,
+    results: impl Iterator<Item = (&'a Flow, &'a Received)> + Clone,
+) -> Finding {
     let wanted = wanted.as_bits_per_sec() as f64 / 1e6;
-    let spans = || results.iter().filter_map(|(_, received)| received.span);
-    let first = spans().map(|(first, _)| first).min();
-    let last = spans().map(|(_, last)| last).max();
-    let measured = first.zip(last).and_then(|(first, last)| {
-        let bits: u64 = results
-            .iter()
-            .map(|(flow, received)| received.received * flow.packet_len as u64 * 8)
-            .sum();
-        // The span begins when the first packet has come.
-        let first_bits = results
-            .first()
-            .map_or(0, |(flow, _)| flow.packet_len as u64 * 8);
-        let span = (last - first).as_secs_f64();
-        (span > 0.0).then(|| bits.saturating_sub(first_bits) as f64 / 1e6 / span)
-    });
+    let first = results
+        .clone()
+        .map(|(_, received)| received.arrivals.first())
+        .max()
+        .flatten();
+    let last = results
+        .clone()
+        .map(|(_, received)| received.arrivals.last())
+        .min()
+        .flatten();
+    let measured = first
+        .zip(last)
+        .filter(|(first, last)| first < last)
+        .map(|(first, last)| {
+            // The packet that opens the span came in no time.
+            let inside = |at: &&Duration| first < *at && *at <= last;
+            let bits: usize = results
+                .map(|(flow, received)| {
+                    received.arrivals.iter().filter(inside).count() * flow.packet_len * 8
+                })
+                .sum();
+            bits as f64 / 1e6 / (*last - *first).as_secs_f64()
+        });
     Finding {
         subject,
         wanted,
@@ -357,7 +368,7 @@ fn check_losses(
                     .pair(from, to)
                     .map_or(0, |count| count.lost.packets)
             };
-            let lost = result.sent - result.received;
+            let lost = result.sent - result.arrivals.len() as u64;
             astray += lost.abs_diff(lost_in(&after) - lost_in(&before));
 
             let loss = network.link(flow.from, flow.to).loss;
@@ -428,3 +439,6 @@ fn rounds(network: &Network) -> Vec<Vec<(SiteId, SiteId)>> {
 fn name(network: &Network, site: SiteId) -> &str {
     &network.sites[site.0].name
 }
+
+#[cfg(test)]
+mod tests;

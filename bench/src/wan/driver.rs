@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::thread::set_current_timer_slack;
 
 use super::counters::{Count, Counters, Lateness, PairCounters, SiteCounters};
@@ -19,11 +19,8 @@ use super::emulator::Error;
 use super::event::Event;
 use super::fabric::Fabric;
 use super::network::{NetworkError, SiteId};
+use super::sleeper::Sleeper;
 use super::sys;
-
-/// A thread that sleeps wakes up some tens of µs late on a virtual machine, so it wakes this much
-/// before what somebody may see, and spins.
-const SPIN: Duration = Duration::from_micros(50);
 
 /// Packets read from one device before the others have their turn.
 const READ_BATCH: usize = 32;
@@ -58,6 +55,11 @@ impl Driver {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| failed(errno.into()))?;
         let wake = Arc::new(wake);
+        let start = Instant::now();
+        let files = [wake.as_fd()]
+            .into_iter()
+            .chain(tuns.iter().map(File::as_fd));
+        let sleeper = Sleeper::new(files, start).map_err(failed)?;
         let (requests, inbox) = mpsc::channel();
         let (ready, is_realtime) = mpsc::channel();
         let work = Work {
@@ -65,8 +67,9 @@ impl Driver {
             tuns,
             inbox,
             wake: Arc::clone(&wake),
-            start: Instant::now(),
+            start,
             events: VecDeque::new(),
+            sleeper,
             refused: Count::default(),
             lateness: new_histogram(),
         };
@@ -149,6 +152,8 @@ struct Work {
     start: Instant,
     /// Those that are still to come, times since `start`.
     events: VecDeque<(Duration, Event)>,
+    /// Its file 0 is `wake`, the others are `tuns`.
+    sleeper: Sleeper,
     refused: Count,
     lateness: Histogram<u64>,
 }
@@ -156,54 +161,22 @@ struct Work {
 impl Work {
     fn run(mut self) {
         let mut buffer = vec![0; PACKET_MAX];
-        let mut ready = vec![false; self.tuns.len()];
+        let mut readable = Vec::with_capacity(self.tuns.len() + 1);
         loop {
-            if self.wait(&mut ready) && !self.serve() {
-                return;
+            let event = self.events.front().map(|&(at, _)| at);
+            let due = self.fabric.next_due().into_iter().chain(event).min();
+            self.sleeper.sleep(due, &mut readable);
+            for &index in &readable {
+                match index.checked_sub(1) {
+                    Some(site) => self.read_batch(SiteId(site), &mut buffer),
+                    None if self.serve() => {}
+                    None => return,
+                }
             }
             self.fire_events();
-            for index in (0..self.tuns.len()).filter(|&index| ready[index]) {
-                self.read_batch(SiteId(index), &mut buffer);
-            }
             self.fabric.advance(self.start.elapsed());
             self.deliver();
         }
-    }
-
-    /// Sleeps until something is to be done; marks the devices that have packets. Returns whether
-    /// there are requests.
-    fn wait(&self, ready: &mut [bool]) -> bool {
-        let timeout = self.sleep_time();
-        let mut fds: Vec<_> = [self.wake.as_fd()]
-            .into_iter()
-            .chain(self.tuns.iter().map(File::as_fd))
-            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-            .collect();
-        if poll(&mut fds, timeout.as_ref()).is_err() {
-            // Interrupted: nothing is known to be ready.
-            ready.fill(false);
-            return false;
-        }
-        let is_ready = |fd: &PollFd<'_>| fd.revents().contains(PollFlags::IN);
-        for (ready, fd) in ready.iter_mut().zip(&fds[1..]) {
-            *ready = is_ready(fd);
-        }
-        is_ready(&fds[0])
-    }
-
-    /// `None` for ever.
-    fn sleep_time(&self) -> Option<Timespec> {
-        let packet = self.fabric.next_due().map(|due| {
-            if due.visible {
-                due.at.saturating_sub(SPIN)
-            } else {
-                due.at
-            }
-        });
-        let event = self.events.front().map(|&(at, _)| at);
-        let wake_at = [packet, event].into_iter().flatten().min()?;
-        // 1,000,000 s at most, which fits.
-        Timespec::try_from(wake_at.saturating_sub(self.start.elapsed())).ok()
     }
 
     /// Answers requests; `false` when it is time to stop.

@@ -8,8 +8,7 @@
 //! Call in a loop: [`Fabric::advance`] to the present, take what [`Fabric::poll_delivery`] gives,
 //! hand over new packets with [`Fabric::send`], sleep until [`Fabric::next_due`].
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -18,62 +17,11 @@ use super::event::Event;
 use super::loss::LossProcess;
 use super::network::{Loss, Network, NetworkError, SiteId};
 use super::port::{Offered, Packet, Port};
+use super::schedule::{Action, PortId, Schedule};
 
 /// All packets in the network together may have this many bytes; more are dropped and counted as
 /// overflow. 2 Gbit/s × 300 ms are 75 MB.
 const UNDER_WAY_BYTES_MAX: u64 = 256 << 20;
-
-/// Where a port is.
-#[derive(Clone, Copy, Debug)]
-enum PortId {
-    Up(SiteId),
-    Pair(SiteId, SiteId),
-    Down(SiteId),
-}
-
-/// What is going to happen.
-#[derive(Debug)]
-enum Action {
-    Sent(PortId),
-    Arrive(Packet),
-}
-
-/// Ordered by time, then by the order of scheduling, so that equal times keep packets in order.
-#[derive(Debug)]
-struct Scheduled {
-    due: Duration,
-    serial: u64,
-    action: Action,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.serial == other.serial
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.due, self.serial).cmp(&(other.due, other.serial))
-    }
-}
-
-/// When the fabric wants to be advanced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due {
-    /// The time.
-    pub at: Duration,
-    /// Whether somebody outside may see how exactly it is kept.
-    pub visible: bool,
-}
 
 #[derive(Debug)]
 struct SiteState {
@@ -99,8 +47,9 @@ pub struct Fabric {
     now: Duration,
     sites: Vec<SiteState>,
     pairs: Vec<PairState>,
-    schedule: BinaryHeap<Reverse<Scheduled>>,
-    serial: u64,
+    schedule: Schedule,
+    /// How long a packet that leaves the sending half takes at least until it matters again.
+    slack: Duration,
     deliveries: VecDeque<(Duration, Packet)>,
     under_way_bytes: u64,
     unroutable: Count,
@@ -132,13 +81,14 @@ impl Fabric {
                 });
             }
         }
+        let slack = slack(&network, &pairs);
         Self {
             network,
+            slack,
             now: Duration::ZERO,
             sites,
             pairs,
-            schedule: BinaryHeap::new(),
-            serial: 0,
+            schedule: Schedule::default(),
             deliveries: VecDeque::new(),
             under_way_bytes: 0,
             unroutable: Count::default(),
@@ -153,12 +103,7 @@ impl Fabric {
 
     /// Lets everything happen that is due until `now`. A time before the last one is the last one.
     pub fn advance(&mut self, now: Duration) {
-        while let Some(Reverse(next)) = self.schedule.peek()
-            && next.due <= now
-        {
-            let Some(Reverse(Scheduled { due, action, .. })) = self.schedule.pop() else {
-                break;
-            };
+        while let Some((due, action)) = self.schedule.pop(now) {
             self.now = self.now.max(due);
             match action {
                 Action::Sent(port) => self.sent(port),
@@ -168,15 +113,9 @@ impl Fabric {
         self.now = self.now.max(now);
     }
 
-    /// When to call [`Self::advance`] next, if nothing new comes.
-    pub fn next_due(&self) -> Option<Due> {
-        self.schedule.peek().map(|Reverse(next)| Due {
-            at: next.due,
-            visible: matches!(
-                next.action,
-                Action::Arrive(_) | Action::Sent(PortId::Down(_))
-            ),
-        })
+    /// When to call [`Self::advance`] next so that no delivery is late, if nothing new comes.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.schedule.next_due(self.slack)
     }
 
     /// A packet that site `from` sent at the time of the last [`Self::advance`].
@@ -224,6 +163,7 @@ impl Fabric {
                     let delay = rtt.map_or(self.network.link(from, to).delay, |rtt| rtt / 2);
                     self.pair_mut(from, to).delay = delay;
                 }
+                self.slack = slack(&self.network, &self.pairs);
             }
             Event::Loss {
                 between,
@@ -292,7 +232,7 @@ impl Fabric {
         let (from, to, len) = (packet.from, packet.to, packet.bytes.len());
         match self.port_mut(id).offer(now, packet) {
             Offered::Passed(packet) => self.passed(id, packet),
-            Offered::Sending(done) => self.schedule(done, Action::Sent(id)),
+            Offered::Sending(done) => self.schedule.push(done, Action::Sent(id)),
             Offered::Queued => {}
             Offered::Dropped => {
                 self.under_way_bytes -= len as u64;
@@ -310,7 +250,7 @@ impl Fabric {
         let now = self.now;
         let (packet, next) = self.port_mut(id).sent(now);
         if let Some(next) = next {
-            self.schedule(next, Action::Sent(id));
+            self.schedule.push(next, Action::Sent(id));
         }
         self.passed(id, packet);
     }
@@ -332,7 +272,7 @@ impl Fabric {
                     self.under_way_bytes -= len as u64;
                 } else {
                     let arrival = now + pair.delay;
-                    self.schedule(arrival, Action::Arrive(packet));
+                    self.schedule.push(arrival, Action::Arrive(packet));
                 }
             }
             PortId::Down(_) => {
@@ -365,15 +305,6 @@ impl Fabric {
         self.pair_mut(packet.from, packet.to).count.cut.add(len);
     }
 
-    fn schedule(&mut self, due: Duration, action: Action) {
-        self.serial += 1;
-        self.schedule.push(Reverse(Scheduled {
-            due,
-            serial: self.serial,
-            action,
-        }));
-    }
-
     fn port_mut(&mut self, id: PortId) -> &mut Port {
         match id {
             PortId::Up(site) => &mut self.sites[site.0].up,
@@ -395,6 +326,15 @@ impl Fabric {
     fn index(&self, from: SiteId, to: SiteId) -> usize {
         from.0 * self.sites.len() + to.0
     }
+}
+
+/// The shortest delay of any pair.
+fn slack(network: &Network, pairs: &[PairState]) -> Duration {
+    let count = network.sites.len();
+    let delays = network
+        .pairs()
+        .map(|(from, to)| pairs[from.0 * count + to.0].delay);
+    delays.min().unwrap_or_default()
 }
 
 /// The site an IPv4 packet is for.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::emulator::{Emulator, Error};
 use super::network::SiteId;
+use super::sys;
 use super::topology::{LinkSpec, Topology};
 use super::units::Rate;
 
@@ -49,6 +50,12 @@ fn bind(emulator: &Emulator, site: SiteId) -> Result<UdpSocket, Error> {
             Ok(socket)
         })?
         .map_err(io_error("bind a probe's socket"))
+}
+
+/// The network is to be measured, not how busy the machine is: probes get the processor when they
+/// want it. Without the right to that they are merely less exact.
+fn prioritise() {
+    sys::make_realtime().ok();
 }
 
 /// What the thread returned; its panic goes on here.
@@ -120,6 +127,7 @@ pub(super) fn round_trips(
 
 /// Sends back whatever comes.
 fn echo(socket: &UdpSocket, done: &AtomicBool) {
+    prioritise();
     let mut buffer = [0; ECHO_LEN];
     while !done.load(Ordering::Relaxed) {
         if let Ok((len, from)) = socket.recv_from(&mut buffer) {
@@ -136,6 +144,7 @@ fn probe(
     count: u32,
     patience: Duration,
 ) -> Result<Vec<Option<Duration>>, Error> {
+    prioritise();
     let start = Instant::now();
     let end = ECHO_INTERVAL * count + patience;
     let mut samples = vec![Vec::new(); targets.len()];
@@ -195,14 +204,12 @@ pub(super) struct Flow {
 }
 
 /// What came of a [`Flow`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Received {
     /// Datagrams that were sent.
-    pub sent: u64,
-    /// Datagrams that came.
-    pub received: u64,
-    /// When the first and the last one came, since the start of the flows.
-    pub span: Option<(Duration, Duration)>,
+    pub(super) sent: u64,
+    /// When each datagram came, since the start of the flows.
+    pub(super) arrivals: Vec<Duration>,
 }
 
 /// Runs all `flows` at once for `duration`, and waits for the last packet to come; the network
@@ -238,12 +245,8 @@ pub(super) fn run_flows(
             .into_iter()
             .map(|(send, receive)| {
                 let sent = join(send)?;
-                let (received, span) = join(receive)?;
-                Ok(Received {
-                    sent,
-                    received,
-                    span,
-                })
+                let arrivals = join(receive)?;
+                Ok(Received { sent, arrivals })
             })
             .collect()
     })
@@ -255,6 +258,7 @@ fn send_flow(
     start: Instant,
     duration: Duration,
 ) -> Result<u64, Error> {
+    prioritise();
     let payload = vec![0; flow.packet_len - UDP_HEADERS];
     let mut sent = 0;
     while start.elapsed() < duration {
@@ -268,23 +272,22 @@ fn send_flow(
     Ok(sent)
 }
 
-type Span = Option<(Duration, Duration)>;
-
-fn receive_flow(socket: &UdpSocket, start: Instant, until: Duration) -> Result<(u64, Span), Error> {
+fn receive_flow(
+    socket: &UdpSocket,
+    start: Instant,
+    until: Duration,
+) -> Result<Vec<Duration>, Error> {
+    prioritise();
     let mut buffer = [0; 2048];
-    let (mut received, mut span) = (0, None);
+    let mut arrivals = Vec::new();
     while start.elapsed() < until {
         match socket.recv(&mut buffer) {
-            Ok(_) => {
-                received += 1;
-                let now = start.elapsed();
-                span = Some((span.map_or(now, |(first, _)| first), now));
-            }
+            Ok(_) => arrivals.push(start.elapsed()),
             Err(error) if is_timeout(&error) => {}
             Err(error) => return Err(io_error("receive a probe")(error)),
         }
     }
-    Ok((received, span))
+    Ok(arrivals)
 }
 
 /// What the emulator moves when nothing limits it: IP bytes of one TCP connection between two

@@ -237,3 +237,18 @@ fn iperf(
         _ => Err(failed(io::Error::other(report["error"].to_string()))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_is_that_of_the_paper_and_never_above_the_link() {
+        let rtt = Duration::from_millis(100);
+        // 1448 B × 8 ÷ 0.1 s × sqrt(1.5 ÷ 0.01) = 1.4187 Mbit/s.
+        assert!((loss_bound(rtt, 0.01, 100.0) - 1.4187).abs() < 1e-3);
+        // 1 loss in 1,000,000: CUBIC's own region, 1.054 × (0.1 ÷ 1e-6)^0.75 = 5927 segments.
+        assert!((loss_bound(rtt, 1e-6, 1e4) - 686.6).abs() < 1.0);
+        assert!((loss_bound(rtt, 1e-6, 100.0) - 96.53).abs() < 0.01);
+    }
+}

@@ -7,8 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use vitrail::Error;
-use vitrail::transfer::pull::PullError;
-use vitrail::transfer::push::{PushError, UploadFailure};
+use vitrail::transfer::{PullError, PushError, UploadFailure};
 
 use crate::cli::output::Output;
 

@@ -2,15 +2,15 @@
 
 mod digest;
 mod part;
-pub mod pull;
-pub mod push;
-pub mod retry;
+mod pull;
+mod push;
+mod retry;
 mod sparse;
 
 pub use digest::Algorithm;
-pub use pull::pull;
-pub use push::push;
-pub use retry::RetryPolicy;
+pub use pull::{PullError, PullEvent, PullOptions, Pulled, pull};
+pub use push::{PushError, PushOptions, RecordFate, UploadFailure, push};
+pub use retry::{PROGRESS_MIN, RETRY_AFTER_MAX, RetryPolicy};
 
 use crate::image::Image;
 use digest::Digests;

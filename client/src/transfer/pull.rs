@@ -178,18 +178,13 @@ pub async fn pull(
         on_event,
     };
     let verified = loop {
-        let writer = PartWriter::open(part, kept, stated.keys().copied(), |position| {
+        let algorithms = stated.keys().copied();
+        let writer = PartWriter::open(part, kept, algorithms, |position| {
             on_event(PullEvent::Position(position));
         });
-        let mut writer = writer.await.map_err(write_error)?;
-        let outcome = transfer.run(&mut writer).await;
-        let nothing_came = writer.position() == 0;
-        // Finished in any case: it gives the part file the length from which to go on.
-        let (file, digests) = writer.finish().await.map_err(write_error)?;
-        if outcome.is_err() && nothing_came {
-            fs::remove_file(&path).map_err(write_error)?;
-        }
-        outcome?;
+        let (file, digests) = transfer
+            .fill(writer.await.map_err(write_error)?, &path)
+            .await?;
         part = file;
         match check_digests(&stated, &digests) {
             Ok(verified) => break verified,
@@ -252,9 +247,29 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Fetches what `writer` lacks. A failed write ends it early and without an error: the writer
-    /// has that.
-    async fn run(&mut self, writer: &mut PartWriter) -> Result<()> {
+    /// Fetches what `writer` lacks, and ends it. If that fails, the part file at `path` has the
+    /// length from which to go on, or is gone if it is empty.
+    async fn fill(
+        &mut self,
+        mut writer: PartWriter,
+        path: &Path,
+    ) -> Result<(File, Digests), PullError> {
+        let write_error = |source| PullError::Write {
+            path: path.to_owned(),
+            source,
+        };
+        let fetched = self.fetch(&mut writer).await;
+        let nothing_came = writer.position() == 0;
+        let written = writer.finish().await.map_err(write_error)?;
+        if fetched.is_err() && nothing_came {
+            fs::remove_file(path).map_err(write_error)?;
+        }
+        fetched?;
+        Ok(written)
+    }
+
+    /// A failed write ends this early and without an error: the writer has that.
+    async fn fetch(&mut self, writer: &mut PartWriter) -> Result<()> {
         let mut backoff = Backoff::new(self.retry);
         while writer.position() < self.size {
             let before = self.received;

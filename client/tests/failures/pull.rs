@@ -10,8 +10,7 @@ use md5::{Digest, Md5};
 use serde_json::json;
 use sha2::Sha512;
 use tempfile::TempDir;
-use vitrail::transfer::pull::{PullError, PullEvent, PullOptions, Pulled, pull};
-use vitrail::transfer::{Algorithm, RetryPolicy};
+use vitrail::transfer::{Algorithm, PullError, PullEvent, PullOptions, Pulled, RetryPolicy, pull};
 use vitrail::{Client, Error, Image};
 
 const SIZE: usize = 300_000;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use vitrail::image::NewImage;
-use vitrail::transfer::push::{PushError, PushOptions, RecordFate, UploadFailure, push};
+use vitrail::transfer::{PushError, PushOptions, RecordFate, UploadFailure, push};
 use vitrail::{Client, Error, Image};
 
 pub(crate) const ID: &str = "5ff4a1b8-8c1f-4cbb-8bd9-4ec2a4d1c7b4";

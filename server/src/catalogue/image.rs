@@ -181,10 +181,10 @@ impl Image {
     }
 }
 
-/// Writes to one image that happen together.
+/// Writes to one image that happen together; of several to one field the last counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    pub(super) writes: Vec<(String, Option<Value>)>,
+    pub(super) writes: BTreeMap<String, Option<Value>>,
 }
 
 impl Changes {
@@ -200,7 +200,7 @@ impl Changes {
 
     /// Writes a base field.
     pub fn set(&mut self, key: &'static str, value: Value) -> &mut Self {
-        self.writes.push((key.to_owned(), Some(value)));
+        self.writes.insert(key.to_owned(), Some(value));
         self
     }
 
@@ -222,14 +222,14 @@ impl Changes {
     /// Writes a custom property, or removes it.
     pub fn set_property(&mut self, name: &str, value: Option<String>) -> &mut Self {
         self.writes
-            .push((format!("{PROPERTY}{name}"), value.map(Value::Text)));
+            .insert(format!("{PROPERTY}{name}"), value.map(Value::Text));
         self
     }
 
     /// Adds a tag, or removes it.
     pub fn set_tag(&mut self, tag: &str, present: bool) -> &mut Self {
         self.writes
-            .push((format!("{TAG}{tag}"), present.then_some(Value::Bool(true))));
+            .insert(format!("{TAG}{tag}"), present.then_some(Value::Bool(true)));
         self
     }
 }

@@ -141,12 +141,15 @@ async fn body(api: Arc<Api>, reader: Arc<ContentReader>, range: Range<u64>) -> A
     Ok(BodyExt::boxed_unsync(StreamBody::new(pieces)))
 }
 
+/// A unit that is being read.
+type Reading = AbortOnDropHandle<Result<Vec<Bytes>, ContentError>>;
+
 /// Reads units in order, some of them before they are asked for.
 struct ReadAhead {
     api: Arc<Api>,
     reader: Arc<ContentReader>,
     rest: Range<u64>,
-    units: VecDeque<(AbortOnDropHandle<Result<Vec<Bytes>, ContentError>>, Option<Reservation>)>,
+    units: VecDeque<(Reading, Option<Reservation>)>,
     /// Of the unit that the client is receiving.
     sending: Option<Reservation>,
 }

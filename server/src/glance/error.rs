@@ -9,6 +9,9 @@ use crate::catalogue::CatalogueError;
 /// Result of a handler.
 pub type ApiResult<T> = Result<T, ApiError>;
 
+/// Longest message in characters; what clients sent may be part of it.
+const MESSAGE_CHARS_MAX: usize = 1000;
+
 /// A refusal or a failure, with what the client is told.
 #[derive(Debug)]
 pub struct ApiError {
@@ -22,7 +25,7 @@ impl ApiError {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
             status,
-            message: message.into(),
+            message: cut(message.into(), MESSAGE_CHARS_MAX),
             headers: Vec::new(),
         }
     }
@@ -139,6 +142,19 @@ impl ApiError {
     }
 }
 
+/// A JSON value as an error message shows it, cut to a readable length.
+pub(super) fn shown(value: &serde_json::Value) -> String {
+    cut(value.to_string(), 80)
+}
+
+fn cut(mut text: String, chars_max: usize) -> String {
+    if let Some((at, _)) = text.char_indices().nth(chars_max) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
+}
+
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -170,6 +186,12 @@ impl From<vitrail_chunkstore::Error> for ApiError {
         match error {
             vitrail_chunkstore::Error::Full(why) => {
                 Self::too_large(format!("There is not enough space on this site: {why}"))
+            }
+            error @ vitrail_chunkstore::Error::Poisoned => {
+                tracing::error!(%error, "the disk failed; restart the daemon once it is mended");
+                Self::unavailable(
+                    "This site's disk failed and takes no data until its daemon restarts.",
+                )
             }
             other => Self::internal(&other),
         }

@@ -2,9 +2,9 @@
 
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use hyper::{Response, StatusCode};
-use serde_json::Value;
 use uuid::Uuid;
 
+use super::error::shown;
 use super::request::{Call, parse_id};
 use super::route::expect_no_body;
 use super::validate::{self, Kind};
@@ -35,7 +35,8 @@ pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
             _ if name == "id" => {
                 id = value.as_str().and_then(parse_id).ok_or_else(|| {
                     ApiError::bad_request(format!(
-                        "Provided object does not match schema 'image': {value} is not a UUID"
+                        "Provided object does not match schema 'image': {} is not a UUID",
+                        shown(value)
                     ))
                 })?;
             }
@@ -64,7 +65,8 @@ pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
             {
                 return Err(ApiError::forbidden(format!(
                     "Access was denied to this resource. You are not permitted to create images \
-                     owned by {value}"
+                     owned by {}",
+                    shown(value)
                 )));
             }
             Kind::Base => validate::base(&mut changes, &who, name, value)?,
@@ -164,13 +166,4 @@ pub(super) async fn act(call: Call, id: &str, action: &str) -> ApiResult<Respons
     })
     .await??;
     Ok(empty(StatusCode::NO_CONTENT))
-}
-
-/// A JSON value as an error message shows it, cut to a readable length.
-pub(super) fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(80) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
-    }
 }

@@ -1,6 +1,7 @@
 //! Listing images: filters, order and pages.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
@@ -14,6 +15,10 @@ use crate::catalogue::{Image, Visibility};
 
 const LIMIT_DEFAULT: usize = 25;
 const LIMIT_MAX: usize = 1000;
+/// Most filters of a request.
+const FILTERS_MAX: usize = 64;
+/// Most columns that a list is ordered by: there are no more.
+const SORT_KEYS_MAX: usize = 8;
 
 pub(super) fn list(call: &Call) -> ApiResult<Response<Body>> {
     super::route::expect_no_body(call)?;
@@ -130,6 +135,11 @@ impl Query {
                 }
                 _ => query.filters.push(Filter::parse(key, value)?),
             }
+        }
+        if query.filters.len() > FILTERS_MAX {
+            return Err(ApiError::bad_request(format!(
+                "A list takes at most {FILTERS_MAX} filters."
+            )));
         }
         query.order = Order::parse(sort, keys, directions)?;
         Ok(query)
@@ -282,6 +292,11 @@ impl Order {
                 keys.into_iter().zip(all).collect()
             }
         };
+        if keys.len() > SORT_KEYS_MAX {
+            return Err(ApiError::bad_request(format!(
+                "A list is ordered by at most {SORT_KEYS_MAX} columns."
+            )));
+        }
         Ok(Self { keys })
     }
 
@@ -315,7 +330,7 @@ impl Order {
 /// A condition on images.
 enum Filter {
     /// A text is one of these.
-    Text(Text, Vec<String>),
+    Text(Text, BTreeSet<String>),
     /// A number equals.
     Number(Number, u64),
     /// A number is at least, or at most.
@@ -378,9 +393,13 @@ impl Filter {
             _ => None,
         };
         if let Some(field) = text {
-            return Ok(Self::Text(field, parse_values(key, value)?));
+            let mut values = parse_values(key, value)?;
+            if key == "id" {
+                values = values.iter().map(|v| v.to_ascii_lowercase()).collect();
+            }
+            return Ok(Self::Text(field, values));
         }
-        let one = |field| Ok(Self::Text(field, vec![value.to_owned()]));
+        let one = |field| Ok(Self::Text(field, BTreeSet::from([value.to_owned()])));
         let numeric = |name: &str| match name {
             "size" => Some(Number::Size),
             "min_ram" => Some(Number::MinRam),
@@ -431,12 +450,7 @@ impl Filter {
                     Text::HashAlgorithm => data.map(|_| "sha512".to_owned()),
                     Text::Owner => image.owner.clone(),
                 };
-                own.is_some_and(|own| {
-                    values.iter().any(|v| match field {
-                        Text::Id => v.eq_ignore_ascii_case(&own),
-                        _ => *v == own,
-                    })
-                })
+                own.is_some_and(|own| values.contains(&own))
             }
             Self::Number(field, value) => field.of(image) == Some(*value),
             Self::Bound(field, excluded, value) => field
@@ -474,14 +488,15 @@ impl Number {
 }
 
 /// The values of an equality, or of `in:a,"b,c"`.
-fn parse_values(key: &str, value: &str) -> ApiResult<Vec<String>> {
+fn parse_values(key: &str, value: &str) -> ApiResult<BTreeSet<String>> {
     let Some((operator, list)) = value.split_once(':') else {
-        return Ok(vec![value.to_owned()]);
+        return Ok(BTreeSet::from([value.to_owned()]));
     };
     match operator {
         "in" => split_quoted(list)
+            .map(|values| values.into_iter().collect())
             .ok_or_else(|| ApiError::bad_request(format!("Invalid filter value {value}"))),
-        "eq" => Ok(vec![list.to_owned()]),
+        "eq" => Ok(BTreeSet::from([list.to_owned()])),
         other => Err(ApiError::bad_request(format!(
             "Unable to filter '{key}' by unknown operator '{other}'"
         ))),
@@ -542,8 +557,9 @@ mod tests {
 
     #[test]
     fn values_may_be_quoted() {
-        assert_eq!(parse_values("name", r#"in:"a,b",c"#).unwrap(), ["a,b", "c"]);
-        assert_eq!(parse_values("name", "plain").unwrap(), ["plain"]);
+        let values = |text| parse_values("name", text).unwrap();
+        assert!(values(r#"in:"a,b",c"#).iter().eq(["a,b", "c"]));
+        assert!(values("plain").iter().eq(["plain"]));
         assert!(parse_values("name", "xx:plain").is_err());
         assert!(parse_values("name", "in:\"open").is_err());
     }

@@ -27,9 +27,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::{Request, Response, StatusCode};
+use tokio::sync::Semaphore;
 use tracing::Instrument;
 use uuid::Uuid;
 use vitrail_chunkstore::Store;
+use vitrail_chunkstore::ingest::INGEST_MEMORY;
 
 use crate::auth::Authenticator;
 use crate::catalogue::Catalogue;
@@ -44,6 +46,11 @@ pub use error::{ApiError, ApiResult};
 /// Body of every answer.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
+/// Most uploads at once. Each keeps a blocking thread, of which the runtime has 512 for everything.
+const UPLOADS_MAX: u64 = 128;
+/// Longest path in bytes that the log shows.
+const LOGGED_PATH_MAX: usize = 300;
+
 /// Everything that handlers use.
 pub struct Api {
     pub(crate) catalogue: Arc<Catalogue>,
@@ -54,9 +61,34 @@ pub struct Api {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) collector: Arc<Collector>,
     pub(crate) config: Arc<Config>,
+    /// Uploads that may run at once.
+    pub(crate) uploads: Arc<Semaphore>,
 }
 
 impl Api {
+    /// The API of one site.
+    pub fn new(
+        catalogue: Arc<Catalogue>,
+        content: Content,
+        peers: Option<Arc<Peers>>,
+        metrics: Arc<Metrics>,
+        collector: Arc<Collector>,
+        config: Arc<Config>,
+    ) -> Self {
+        let uploads_max = (config.store.memory.0 / INGEST_MEMORY).clamp(1, UPLOADS_MAX);
+        Self {
+            catalogue,
+            store: content.store().clone(),
+            content,
+            peers,
+            authenticator: Authenticator::new(&config.auth),
+            metrics,
+            collector,
+            config,
+            uploads: Arc::new(Semaphore::new(uploads_max as usize)),
+        }
+    }
+
     /// Answers a request. Never fails: errors are answers.
     pub async fn handle(
         self: Arc<Self>,
@@ -80,6 +112,7 @@ impl Api {
 
 fn log(method: &hyper::Method, path: &str, status: StatusCode, took: Duration) {
     let ms = took.as_secs_f64() * 1000.0;
+    let path = &path[..path.floor_char_boundary(LOGGED_PATH_MAX)];
     if status.is_server_error() {
         tracing::error!(%method, path, status = status.as_u16(), ms, "answered");
     } else {

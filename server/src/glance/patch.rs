@@ -3,7 +3,7 @@
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::Value;
 
-use super::images::shown;
+use super::error::shown;
 use super::request::Call;
 use super::validate::{self, Kind};
 use super::{ApiError, ApiResult};

@@ -1,6 +1,7 @@
 //! A request that is being handled.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -55,11 +56,17 @@ impl Call {
         if declared > JSON_LEN_MAX as u64 {
             return Err(too_large());
         }
-        match Limited::new(self.body, JSON_LEN_MAX).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-            Err(error) => Err(ApiError::bad_request(format!(
+        let patience = Duration::from_secs(self.api.config.api.idle_timeout_s);
+        let body = Limited::new(self.body, JSON_LEN_MAX).collect();
+        match tokio::time::timeout(patience, body).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+            Ok(Err(error)) => Err(ApiError::bad_request(format!(
                 "The request body was cut off: {error}."
+            ))),
+            Err(_) => Err(ApiError::bad_request(format!(
+                "The request body did not arrive in {} seconds.",
+                patience.as_secs()
             ))),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
@@ -59,7 +59,10 @@ pub(super) async fn answer(
 /// What is answered before anybody asks who is calling.
 fn discovery(api: &Api, path: &str, parts: &hyper::http::request::Parts) -> Option<Response<Body>> {
     if path == "/healthcheck" {
-        return Some(Response::new(full("OK")));
+        let mut answer = Response::new(full("OK"));
+        let text = HeaderValue::from_static("text/plain; charset=UTF-8");
+        answer.headers_mut().insert(CONTENT_TYPE, text);
+        return Some(answer);
     }
     if parts.method == Method::OPTIONS {
         return Some(super::empty(StatusCode::OK));

@@ -25,7 +25,11 @@ const ID_PATTERN: &str =
 pub(super) fn named(name: &str) -> Option<Value> {
     match name {
         "image" => Some(image()),
-        "images" => Some(list("images", image())),
+        "images" => Some(paged("images", image())),
+        "member" => Some(member()),
+        "members" => Some(list("members", member())),
+        "task" => Some(task()),
+        "tasks" => Some(list("tasks", task_in_list())),
         _ => None,
     }
 }
@@ -35,16 +39,24 @@ fn list(name: &str, item: Value) -> Value {
         "name": name,
         "properties": {
             name: {"type": "array", "items": item},
-            "first": {"type": "string"},
-            "next": {"type": "string"},
             "schema": {"type": "string"},
         },
-        "links": [
-            {"rel": "first", "href": "{first}"},
-            {"rel": "next", "href": "{next}"},
-            {"rel": "describedby", "href": "{schema}"},
-        ],
+        "links": [{"rel": "describedby", "href": "{schema}"}],
     })
+}
+
+/// A list that comes in pages.
+fn paged(name: &str, item: Value) -> Value {
+    let mut schema = list(name, item);
+    for link in ["first", "next"] {
+        schema["properties"][link] = json!({"type": "string"});
+    }
+    schema["links"] = json!([
+        {"rel": "first", "href": "{first}"},
+        {"rel": "next", "href": "{next}"},
+        {"rel": "describedby", "href": "{schema}"},
+    ]);
+    schema
 }
 
 fn with_null(values: &[&str]) -> Vec<Value> {
@@ -106,6 +118,53 @@ fn image() -> Value {
             {"rel": "enclosure", "href": "{file}"},
             {"rel": "describedby", "href": "{schema}"},
         ],
+    })
+}
+
+fn member() -> Value {
+    json!({
+        "name": "member",
+        "properties": {
+            "created_at": {"type": "string", "description": "When the image was shared"},
+            "image_id": {"type": "string", "pattern": ID_PATTERN,
+                         "description": "The image that is shared"},
+            "member_id": {"type": "string",
+                          "description": "The project that the image is shared with"},
+            "schema": {"type": "string", "readOnly": true},
+            "status": {"type": "string", "enum": ["pending", "accepted", "rejected"],
+                       "description": "What the project decided about it"},
+            "updated_at": {"type": "string", "description": "When the status last changed"},
+        },
+    })
+}
+
+fn task() -> Value {
+    let mut schema = task_in_list();
+    let object = || json!({"type": ["null", "object"]});
+    schema["properties"]["input"] = object();
+    schema["properties"]["result"] = object();
+    schema["properties"]["message"] = json!({"type": "string"});
+    schema
+}
+
+fn task_in_list() -> Value {
+    json!({
+        "name": "task",
+        "properties": {
+            "created_at": {"type": "string", "description": "When the task was made"},
+            "expires_at": {"type": ["null", "string"],
+                           "description": "When an ended task may be forgotten"},
+            "id": {"type": "string", "pattern": ID_PATTERN},
+            "image_id": {"type": "string", "description": "The image that the task works on"},
+            "owner": {"type": "string", "description": "The project that the task works for"},
+            "request_id": {"type": "string", "description": "The request that made the task"},
+            "schema": {"type": "string", "readOnly": true},
+            "self": {"type": "string", "readOnly": true},
+            "status": {"type": "string", "enum": ["pending", "processing", "success", "failure"]},
+            "type": {"type": "string", "enum": ["import", "api_image_import", "location_import"]},
+            "updated_at": {"type": "string", "description": "When the task last changed"},
+            "user_id": {"type": "string", "description": "The user who made the task"},
+        },
     })
 }
 

@@ -1,7 +1,9 @@
 //! Uploads.
 //!
 //! An upload runs in a task of its own, so that it cleans up after itself when its client goes away: the image
-//! is queued again and what was stored is left to the collector.
+//! is queued again and what was stored is left to the collector. At most as many run at once as the memory
+//! budget has room for; others wait, their clients held back by TCP, and are told to come again if it
+//! takes too long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::{Response, StatusCode};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::Instrument;
 use uuid::Uuid;
 use vitrail_chunkstore::{Ingest, Ingested};
@@ -27,7 +29,7 @@ use crate::inspect::{Declared, Inspector, Rules, Verdict};
 static IMAGE_SIZE: HeaderName = HeaderName::from_static("x-openstack-image-size");
 static STORE: HeaderName = HeaderName::from_static("x-image-meta-store");
 
-/// Pieces of a body that wait for the ingest; hyper's pieces are at most some 400 KiB.
+/// Pieces of a body that wait for the ingest; each is at most a connection's buffer of 64 KiB.
 const QUEUE_PIECES: usize = 4;
 /// What is read of a refused upload, so that a client that only then looks for the answer finds it: bytes
 /// and time.
@@ -41,16 +43,22 @@ enum Piece {
     End,
 }
 
-pub(super) async fn upload(mut call: Call, id: &str) -> ApiResult<Response<Body>> {
-    match begin(&mut call, id).await {
-        Ok(upload) => {
-            let span = tracing::Span::current();
-            let task = tokio::spawn(upload.run(call.body).instrument(span));
-            let result = task.await.map_err(|error| ApiError::internal(&error))?;
-            result.map(|()| empty(StatusCode::NO_CONTENT))
-        }
+pub(super) async fn upload(call: Call, id: &str) -> ApiResult<Response<Body>> {
+    // From the first change of the image's status on nothing may be dropped half-way, which is what
+    // happens to a handler whose client goes away.
+    let upload = receive(call, id.to_owned()).in_current_span();
+    tokio::spawn(upload)
+        .await
+        .map_err(|error| ApiError::internal(&error))?
+        .map(|()| empty(StatusCode::NO_CONTENT))
+}
+
+async fn receive(mut call: Call, id: String) -> ApiResult<()> {
+    match begin(&mut call, &id).await {
+        Ok(upload) => upload.run(call.body).await,
         Err(error) => {
-            // Without a body that was asked for (Expect: 100-continue), nothing needs draining.
+            tracing::warn!(reason = error.message(), "upload refused");
+            // A client that waits to be asked for the body (Expect: 100-continue) sends none now.
             if !call.headers.contains_key(hyper::header::EXPECT) {
                 tokio::spawn(drain(call.body));
             }
@@ -89,6 +97,7 @@ async fn begin(call: &mut Call, id: &str) -> ApiResult<Upload> {
         )));
     }
     let image = call.image_for(id, Action::UploadImage)?;
+    let slot = slot(&api).await?;
     let catalogue = api.catalogue.clone();
     let image =
         blocking(move || {
@@ -116,7 +125,19 @@ async fn begin(call: &mut Call, id: &str) -> ApiResult<Upload> {
         image,
         expected_size,
         size_max,
+        _slot: slot,
     })
+}
+
+/// One of the uploads that may run at once.
+async fn slot(api: &Api) -> ApiResult<OwnedSemaphorePermit> {
+    let patience = Duration::from_secs(api.config.api.idle_timeout_s);
+    tokio::time::timeout(patience, api.uploads.clone().acquire_owned())
+        .await
+        .map_err(|_| {
+            ApiError::unavailable("Other uploads use all of [store] memory. Try again later.")
+        })?
+        .map_err(|error| ApiError::internal(&error))
 }
 
 fn too_large(size_max: u64) -> ApiError {
@@ -132,6 +153,7 @@ struct Upload {
     /// Bytes that the client announced.
     expected_size: Option<u64>,
     size_max: u64,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Upload {

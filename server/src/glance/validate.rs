@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use vitrail_proto::record::TEXT_LEN_MAX;
 
+use super::error::shown;
 use super::schema::{CONTAINER_FORMATS, DISK_FORMATS};
 use super::{ApiError, ApiResult};
 use crate::auth::Identity;
@@ -100,7 +101,8 @@ pub(super) fn base(
         "visibility" => {
             let visibility = value.as_str().and_then(Visibility::parse).ok_or_else(|| {
                 mismatch(format!(
-                    "{value} is not one of ['community', 'public', 'private', 'shared']"
+                    "{} is not one of ['community', 'public', 'private', 'shared']",
+                    shown(value)
                 ))
             })?;
             if visibility == Visibility::Public && !who.is_admin() {
@@ -125,12 +127,12 @@ pub(super) fn base(
 pub(super) fn tags(value: &Value) -> ApiResult<BTreeSet<String>> {
     let list = value
         .as_array()
-        .ok_or_else(|| mismatch(format!("{value} is not of type 'array'")))?;
+        .ok_or_else(|| mismatch(format!("{} is not of type 'array'", shown(value))))?;
     let mut tags = BTreeSet::new();
     for item in list {
         let tag = item
             .as_str()
-            .ok_or_else(|| mismatch(format!("{item} is not of type 'string'")))?;
+            .ok_or_else(|| mismatch(format!("{} is not of type 'string'", shown(item))))?;
         tags.insert(self::tag(tag)?);
         if tags.len() > TAGS_MAX {
             return Err(too_many("tags", TAGS_MAX));
@@ -155,7 +157,7 @@ pub(super) fn property(name: &str, value: &Value) -> ApiResult<String> {
     check_text("property name", name, NAME_CHARS_MAX)?;
     let text = value
         .as_str()
-        .ok_or_else(|| mismatch(format!("{value} is not of type 'string'")))?;
+        .ok_or_else(|| mismatch(format!("{} is not of type 'string'", shown(value))))?;
     if text.len() > TEXT_LEN_MAX {
         return Err(ApiError::bad_request(format!(
             "The value of property '{name}' is longer than {TEXT_LEN_MAX} bytes."
@@ -180,7 +182,8 @@ fn text_or_null(name: &str, value: &Value) -> ApiResult<Option<String>> {
             Ok(Some(text.clone()))
         }
         other => Err(mismatch(format!(
-            "{other} is not of type 'null', 'string' in '{name}'"
+            "{} is not of type 'null', 'string' in '{name}'",
+            shown(other)
         ))),
     }
 }
@@ -190,8 +193,8 @@ fn text_or_null(name: &str, value: &Value) -> ApiResult<Option<String>> {
 fn check_text(name: &str, text: &str, chars_max: usize) -> ApiResult<()> {
     if text.chars().count() > chars_max {
         return Err(mismatch(format!(
-            "'{}…' is too long for '{name}'",
-            head(text)
+            "{} is too long for '{name}'",
+            shown(&Value::from(text))
         )));
     }
     if text.chars().any(|c| c.len_utf8() > 3) {
@@ -202,24 +205,25 @@ fn check_text(name: &str, text: &str, chars_max: usize) -> ApiResult<()> {
     Ok(())
 }
 
-fn head(text: &str) -> String {
-    text.chars().take(64).collect()
-}
-
 fn one_of(name: &str, value: &Value, allowed: &[&str]) -> ApiResult<Option<String>> {
     match value {
         Value::Null => Ok(None),
         Value::String(text) if allowed.contains(&text.as_str()) => Ok(Some(text.clone())),
         other => Err(mismatch(format!(
-            "{other} is not one of {allowed:?} for '{name}'"
+            "{} is not one of {allowed:?} for '{name}'",
+            shown(other)
         ))),
     }
 }
 
 fn flag(name: &str, value: &Value) -> ApiResult<vitrail_proto::record::Value> {
     let flag = value.as_bool();
-    flag.map(vitrail_proto::record::Value::Bool)
-        .ok_or_else(|| mismatch(format!("{value} is not of type 'boolean' in '{name}'")))
+    flag.map(vitrail_proto::record::Value::Bool).ok_or_else(|| {
+        mismatch(format!(
+            "{} is not of type 'boolean' in '{name}'",
+            shown(value)
+        ))
+    })
 }
 
 fn minimum(name: &str, value: &Value) -> ApiResult<vitrail_proto::record::Value> {
@@ -228,9 +232,12 @@ fn minimum(name: &str, value: &Value) -> ApiResult<vitrail_proto::record::Value>
             "Invalid value '{value}' for parameter '{name}': Cannot be a negative value"
         )));
     }
-    let number = value
-        .as_u64()
-        .ok_or_else(|| mismatch(format!("{value} is not of type 'integer' in '{name}'")))?;
+    let number = value.as_u64().ok_or_else(|| {
+        mismatch(format!(
+            "{} is not of type 'integer' in '{name}'",
+            shown(value)
+        ))
+    })?;
     if number > MINIMUM_MAX {
         return Err(ApiError::bad_request(format!(
             "Invalid value '{number}' for parameter '{name}': at most {MINIMUM_MAX}"

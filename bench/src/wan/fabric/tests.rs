@@ -43,7 +43,7 @@ fn drain(fabric: &mut Fabric) -> Vec<(Duration, SiteId)> {
             out.push((due, packet.to));
         }
         match fabric.next_due() {
-            Some(due) => fabric.advance(due.at),
+            Some(due) => fabric.advance(due),
             None => return out,
         }
     }

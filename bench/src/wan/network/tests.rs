@@ -1,6 +1,7 @@
 //! From files to figures.
 
-use super::super::topology::TopologyError;
+use super::super::event::Event;
+use super::super::topology::{LinkSpec, Topology, TopologyError};
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);

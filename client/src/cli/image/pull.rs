@@ -6,8 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 use vitrail::Error;
-use vitrail::transfer::RetryPolicy;
-use vitrail::transfer::pull::{PullEvent, PullOptions, Pulled, pull};
+use vitrail::transfer::{PullEvent, PullOptions, Pulled, RetryPolicy, pull};
 
 use crate::cli::Context;
 use crate::cli::output::{Table, size};

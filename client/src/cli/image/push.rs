@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vitrail::format;
 use vitrail::image::{NewImage, Visibility};
-use vitrail::transfer::push::{PushOptions, push};
+use vitrail::transfer::{PushOptions, push};
 
 use crate::cli::Context;
 use crate::cli::exit::{Exit, UsageError};

@@ -1,0 +1,135 @@
+//! Do clients that look around find what is there, and only that?
+
+use serde_json::json;
+
+use crate::http::Connection;
+use crate::site::Site;
+
+#[test]
+fn versions() {
+    let site = Site::start();
+    for (path, status) in [
+        ("/", 300),
+        ("/versions", 200),
+        ("/versions/", 200),
+        ("/v1/images", 300),
+        ("/v3/images", 300),
+    ] {
+        let answer = site.get(path).expect(status);
+        let document = answer.json();
+        let versions = document["versions"].as_array().unwrap();
+        let current: Vec<_> = versions
+            .iter()
+            .filter(|v| v["status"] == "CURRENT")
+            .collect();
+        assert_eq!(current, [&versions[0]]);
+        let href = format!("http://{}/v2/", site.api);
+        for version in versions {
+            assert_eq!(version["links"][0]["href"], href);
+            // Every version that is named answers.
+            let id = version["id"].as_str().unwrap();
+            site.get(&format!("/{id}/images")).expect(200);
+        }
+    }
+    site.get("/v2.99/images").expect(300);
+    site.get("/healthcheck").expect(200);
+    let by_type = site
+        .request("GET", "/images")
+        .header("Accept", "application/vnd.openstack.images-v2.7");
+    by_type.send().expect(200);
+}
+
+#[test]
+fn behind_a_proxy() {
+    let site = Site::start();
+    let answer = site
+        .request("GET", "/versions")
+        .header("X-Forwarded-Proto", "https")
+        .header("X-Forwarded-Host", "images.example")
+        .send();
+    let href = answer.json()["versions"][0]["links"][0]["href"].clone();
+    assert_eq!(href, "https://images.example/v2/");
+}
+
+#[test]
+fn paths_and_methods_that_are_not_there() {
+    let site = Site::start();
+    let id = site.create(json!({}));
+    for path in [
+        "/v2/",
+        "/v2/images/",
+        "/v2/nonesuch",
+        "/v2/schemas/nonesuch",
+        "/v2/images/foo",
+        "/v2/images/%00",
+        "/v2/images/..%2f..%2fetc",
+        "/v2/info/stores",
+        "/v2/tasks",
+        "/v2/cache",
+    ] {
+        let answer = site.get(path).expect(404);
+        let request = answer.header("x-openstack-request-id").unwrap();
+        assert!(request.starts_with("req-"), "{request}");
+    }
+    let image = format!("/v2/images/{id}");
+    for (method, path, allowed) in [
+        ("PUT", "/v2/images", "GET, POST"),
+        ("DELETE", "/v2/images", "GET, POST"),
+        ("PUT", image.as_str(), "GET, PATCH, DELETE"),
+        ("HEAD", image.as_str(), "GET, PATCH, DELETE"),
+        ("POST", &format!("{image}/file"), "GET, PUT"),
+        ("POST", "/v2/schemas/image", "GET"),
+    ] {
+        // An answer to HEAD has a length and no body.
+        let mut connection = Connection::open(site.api);
+        connection
+            .send(format!("{method} {path} HTTP/1.1\r\nHost: site\r\n\r\n"))
+            .unwrap();
+        let answer = connection.head().unwrap().expect(405);
+        assert_eq!(answer.header("allow"), Some(allowed), "{method} {path}");
+    }
+    site.request("GET", &image).bytes("{}").send().expect(400);
+}
+
+#[test]
+fn errors_speak_as_they_are_asked_to() {
+    let site = Site::start();
+    let get = |accept: &str| {
+        let request = site.request("GET", "/v2/images/%3Cscript%3E");
+        request.header("Accept", accept).send().expect(404)
+    };
+    let answer = get("application/json").json();
+    assert_eq!(answer["code"], "404 Not Found");
+    assert_eq!(answer["title"], "Not Found");
+    assert!(
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("&lt;script&gt;")
+    );
+    let page = get("text/html").text();
+    assert!(page.contains("<h1>404 Not Found</h1>") && page.contains("&lt;script&gt;"));
+    assert!(!page.contains("<script>"));
+    for empty in ["", " "] {
+        let answer = get(empty);
+        assert!(answer.text().starts_with("404 Not Found\n\n"));
+        assert!(
+            answer
+                .header("content-type")
+                .unwrap()
+                .starts_with("text/plain")
+        );
+    }
+}
+
+#[test]
+fn identities_that_clients_claim_are_not_believed() {
+    let site = Site::start();
+    let image = site
+        .request("POST", "/v2/images")
+        .header("X-Project-Id", "mallory")
+        .header("X-Roles", "reader")
+        .json(&json!({}))
+        .send();
+    assert_eq!(image.expect(201).json()["owner"], json!(null));
+}

@@ -1,0 +1,21 @@
+//! A site as its clients and its operator see it, one module per question. Everything goes over real sockets to
+//! a real daemon with a real store.
+
+mod http;
+mod site;
+
+mod bounds;
+mod content;
+mod crash;
+mod damage;
+mod data_dir;
+mod discovery;
+mod full_disk;
+mod life;
+mod list;
+mod logs;
+mod patch;
+mod range;
+mod serving;
+mod stop;
+mod upload;
