@@ -26,7 +26,7 @@ use crate::content::Content;
 use crate::config::Config;
 use crate::glance::Api;
 use crate::metrics::Metrics;
-use crate::peer::Peers;
+use crate::peer::{self, Peers};
 
 /// How long requests in flight may go on after a stop was asked for.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -68,7 +68,7 @@ impl Daemon {
         let admin_listener = listen(config.admin.listen, "[admin] listen").await?;
         let (api, admin) = (api_listener.local_addr()?, admin_listener.local_addr()?);
         let peers =
-            Peers::start(&config, store.clone(), catalogue.clone(), stop.clone()).await?;
+            Peers::start(&config, store.clone(), catalogue.clone(), metrics.clone(), stop.clone()).await?;
         let peer = peers.as_ref().map(|peers| peers.local_addr()).transpose()?;
         write_endpoints(&data_dir, api, admin, peer)?;
 
@@ -139,7 +139,7 @@ fn open(config: &Config, data_dir: &Path) -> anyhow::Result<(Store, Arc<Catalogu
         zstd_level: config.store.zstd_level,
         ..Options::default()
     };
-    let store = Store::open(data_dir, options, &[catalogue::SPACE])
+    let store = Store::open(data_dir, options, &[catalogue::SPACE, peer::SPACE])
         .with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
     let catalogue =
         Catalogue::open(&store, &config.site.name).context("cannot read the catalogue")?;

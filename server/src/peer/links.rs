@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use parking_lot::{Mutex, RwLock};
+use prometheus::IntCounter;
 use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
 use tokio::sync::mpsc;
 use vitrail_proto::clock::site_number;
@@ -16,6 +17,7 @@ use vitrail_proto::wire::PEER_DNS_NAME;
 
 use super::congestion::{Factory, Gauge};
 use super::identity::{Files, Identity, peer_site};
+use crate::metrics::Metrics;
 
 /// Window of one stream. Beyond 4 MiB a burst of loss can leave more pieces than quinn buffers (it then
 /// closes the connection); more bandwidth comes from more streams.
@@ -55,21 +57,22 @@ pub struct Link {
     pub number: u64,
     pub(super) connection: Connection,
     gauge: Option<Arc<Gauge>>,
-    /// Payload received and sent, after encoding.
-    pub(super) rx_bytes: AtomicU64,
-    pub(super) tx_bytes: AtomicU64,
+    /// Payload received from and sent to the site, after encoding, over all links since the start.
+    pub(super) rx_bytes: IntCounter,
+    pub(super) tx_bytes: IntCounter,
     last_used: Mutex<Instant>,
 }
 
 impl Link {
-    fn new(site: String, connection: Connection) -> Arc<Self> {
+    fn new(site: String, connection: Connection, metrics: &Metrics) -> Arc<Self> {
+        let (rx_bytes, tx_bytes) = metrics.peer_bytes(&site);
         Arc::new(Self {
             number: site_number(&site),
             site,
             gauge: Gauge::of(&connection),
             connection,
-            rx_bytes: AtomicU64::new(0),
-            tx_bytes: AtomicU64::new(0),
+            rx_bytes,
+            tx_bytes,
             last_used: Mutex::new(Instant::now()),
         })
     }
@@ -106,6 +109,7 @@ pub struct Links {
     /// One dial to an address at a time.
     dialling: tokio::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     arrivals: mpsc::Sender<NewLink>,
+    metrics: Arc<Metrics>,
 }
 
 impl Links {
@@ -115,6 +119,7 @@ impl Links {
         files: Files,
         site: &str,
         arrivals: mpsc::Sender<NewLink>,
+        metrics: Arc<Metrics>,
     ) -> anyhow::Result<Arc<Self>> {
         let identity = files.load()?;
         if identity.site != site {
@@ -135,6 +140,7 @@ impl Links {
             by_site: Mutex::default(),
             dialling: tokio::sync::Mutex::default(),
             arrivals,
+            metrics,
         }))
     }
 
@@ -246,7 +252,7 @@ impl Links {
             connection.close(code::NOT_ALLOWED, b"your site is not in my list");
             bail!("site {site} is not in [peer] allowed_sites");
         }
-        let link = Link::new(site, connection);
+        let link = Link::new(site, connection, &self.metrics);
         {
             let mut links = self.by_site.lock();
             links.retain(|_, link| link.is_open());

@@ -34,7 +34,9 @@ use vitrail_proto::wire::StreamKind;
 
 use crate::catalogue::Catalogue;
 use crate::config::Config;
+use crate::metrics::Metrics;
 use gossip::Gossip;
+pub use gossip::SPACE;
 use identity::Files;
 use links::{Link, Links, NewLink, code};
 use message::MessageError;
@@ -62,6 +64,7 @@ pub struct Peers {
     /// Peers that broke the rules.
     pub faults: AtomicU64,
     server: serve::Server,
+    metrics: Arc<Metrics>,
     seed: u64,
 }
 
@@ -82,11 +85,12 @@ impl Peers {
         config: &Config,
         store: Store,
         catalogue: Arc<Catalogue>,
+        metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(files) = Files::of(&config.peer)? else { return Ok(None) };
         let (arrivals, new_links) = mpsc::channel(64);
-        let links = Links::open(config.peer.listen, files, &config.site.name, arrivals)?;
+        let links = Links::open(config.peer.listen, files, &config.site.name, arrivals, metrics.clone())?;
         let advertise = match &config.peer.advertise {
             Some(address) => address.clone(),
             None => links.local_addr()?.to_string(),
@@ -105,6 +109,7 @@ impl Peers {
             receipts: Receipts::default(),
             faults: AtomicU64::new(0),
             server,
+            metrics,
             seed: site_number(&config.site.name),
         });
         tokio::spawn(peers.links.clone().accept());

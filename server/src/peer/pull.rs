@@ -622,6 +622,7 @@ impl Task {
         let receipt = self.receipt(&result);
         self.sessions.clear();
         if result.is_ok() {
+            self.peers.metrics.pull(receipt.seconds, receipt.bound_seconds);
             self.peers.holding_changed(self.handle.manifest_id).await;
         }
         self.peers.receipts.add(receipt);

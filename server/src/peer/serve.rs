@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -133,7 +132,7 @@ impl Server {
         reply: FetchReply,
     ) -> Result<(), MessageError> {
         let message = reply.encode();
-        link.tx_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
+        link.tx_bytes.inc_by(message.len() as u64);
         message::write(send, &message).await
     }
 
@@ -213,7 +212,7 @@ impl Server {
             missing.extend(lacking);
             for frame in frames {
                 let head = FetchReply::Frame { request, frame: Bytes::new() }.encode();
-                link.tx_bytes.fetch_add((head.len() + frame.len()) as u64, Ordering::Relaxed);
+                link.tx_bytes.inc_by((head.len() + frame.len()) as u64);
                 message::write_parts(send, &head, &frame).await?;
             }
             drop(permit);

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use quinn::RecvStream;
@@ -115,7 +114,7 @@ async fn read_replies(link: Arc<Link>, mut recv: RecvStream, events: mpsc::Sende
     loop {
         let event = match message::read(&mut recv, MESSAGE_LEN_MAX).await {
             Ok(Some(bytes)) => {
-                link.rx_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                link.rx_bytes.inc_by(bytes.len() as u64);
                 link.touch();
                 take(peer, &bytes).await
             }
@@ -165,7 +164,7 @@ pub(super) async fn fetch_manifest(
     message::write(&mut send, &FetchRequest::WantManifest(id).encode()).await?;
     let reply = message::read(&mut recv, MANIFEST_LEN_MAX as usize + 16).await?;
     let reply = reply.ok_or(MessageError::Unexpected("it ended the stream"))?;
-    link.rx_bytes.fetch_add(reply.len() as u64, Ordering::Relaxed);
+    link.rx_bytes.inc_by(reply.len() as u64);
     let FetchReply::Manifest(bytes) = FetchReply::decode(&reply)? else {
         return Err(MessageError::Unexpected("it answered something else than a manifest"));
     };

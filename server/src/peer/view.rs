@@ -33,7 +33,7 @@ pub struct LinkView {
     pub rtt_min_ms: Option<f64>,
     /// Rate that the path was seen to carry from here, in bytes per second.
     pub rate: Option<u64>,
-    /// Payload received and sent since it was made, after encoding.
+    /// Payload received from and sent to the site since the daemon started, after encoding.
     pub rx_bytes: u64,
     /// As above.
     pub tx_bytes: u64,
@@ -98,15 +98,12 @@ impl Peers {
         let link = self.links.get(vitrail_proto::clock::site_number(site))?;
         let path = link.path();
         let stats = link.connection.stats().path;
-        let bytes = |counter: &std::sync::atomic::AtomicU64| {
-            counter.load(std::sync::atomic::Ordering::Relaxed)
-        };
         Some(LinkView {
             rtt_ms: link.rtt().as_secs_f64() * 1000.0,
             rtt_min_ms: path.as_ref().and_then(|p| p.min_rtt).map(|t| t.as_secs_f64() * 1000.0),
             rate: path.as_ref().map(|p| p.rate).filter(|rate| *rate > 0),
-            rx_bytes: bytes(&link.rx_bytes),
-            tx_bytes: bytes(&link.tx_bytes),
+            rx_bytes: link.rx_bytes.get(),
+            tx_bytes: link.tx_bytes.get(),
             packets_sent: stats.sent_packets,
             packets_lost: stats.lost_packets,
             state: path.as_ref().map(|p| format!("{:?}", p.state).to_lowercase()),
