@@ -508,7 +508,7 @@ impl Driver {
 
     /// Writes the core's state down. `clean` is said only by the last save of a run.
     fn save(&mut self, clean: bool) {
-        let bytes = self.core.lock().export().encode();
+        let bytes = self.core.lock().export();
         let mut batch = Batch::new();
         batch.put(SPACE, CLEAN, vec![u8::from(clean)]);
         if self.saved.as_ref() != Some(&bytes) {
