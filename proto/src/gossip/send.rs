@@ -26,6 +26,7 @@ impl Gossip {
     ) -> Option<Vec<u8>> {
         let neighbour = self.neighbours.get_mut(&connection)?;
         let settled = matches!(self.standing, Standing::Settled);
+        let greeted = neighbour.is_greeted();
         let due = &mut neighbour.due;
         if std::mem::take(&mut due.hello) {
             let hello = Message::Hello(Hello {
@@ -38,7 +39,7 @@ impl Gossip {
             });
             return Some(hello.encode());
         }
-        let message = if !neighbour.is_greeted() {
+        let message = if !greeted {
             None
         } else if std::mem::take(&mut due.lazy) {
             Some(Message::Lazy)
