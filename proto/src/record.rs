@@ -485,7 +485,10 @@ mod tests {
 
     #[test]
     fn what_one_site_wrote_can_be_told_apart() {
-        let (a, b) = (crate::clock::site_number("0"), crate::clock::site_number("1"));
+        let (a, b) = (
+            crate::clock::site_number("0"),
+            crate::clock::site_number("1"),
+        );
         let mut all = record(
             &[
                 (0, 20, Write::Set(1, Some(1))),

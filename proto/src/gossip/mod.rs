@@ -35,11 +35,11 @@ use crate::id::ManifestId;
 use crate::record::{Merge, Record};
 pub use entry::{Family, HalfOctave, Holding, Info, Key, Link, LogId, SiteNumber};
 pub use message::{
-    BUCKETS, Hello, LogState, MESSAGE_LEN_MAX, Message, Part, PartEntry, VERSION,
+    BUCKETS, Digest, Hello, LogState, MESSAGE_LEN_MAX, Message, Part, PartEntry, VERSION,
 };
 use neighbour::Neighbour;
-pub use overlay::{INBOUND_MAX, Target};
 use overlay::{Connected, Overlay};
+pub use overlay::{INBOUND_MAX, Target};
 use own::Own;
 use random::Random;
 use returning::Standing;
@@ -296,16 +296,14 @@ impl Gossip {
             self.lost(&neighbour, now);
             if neighbour.dialled && self.connection_with(neighbour.site).is_none() {
                 let target = Target::Site(neighbour.site);
-                self.overlay
-                    .failed(target, now.monotonic, &mut self.random);
+                self.overlay.failed(target, now.monotonic, &mut self.random);
             }
         }
     }
 
     /// A dial came to nothing.
     pub fn handle_dial_failed(&mut self, target: Target, now: Now) {
-        self.overlay
-            .failed(target, now.monotonic, &mut self.random);
+        self.overlay.failed(target, now.monotonic, &mut self.random);
     }
 
     /// What was measured on a connection: its round trip, and how many bytes per second arrived while there was
@@ -502,8 +500,7 @@ impl Gossip {
     }
 
     fn reach_changed(&mut self, now: Now) {
-        self.reach_at
-            .get_or_insert(now.monotonic + REACH_DELAY);
+        self.reach_at.get_or_insert(now.monotonic + REACH_DELAY);
     }
 
     fn reconcile_with_one(&mut self, now: Now) {
@@ -575,8 +572,7 @@ impl Gossip {
                     .site(*site)
                     .map_or(Vec::new(), |log| log.info.addresses.clone()),
             };
-            self.outputs
-                .push_back(Output::Dial { target, addresses });
+            self.outputs.push_back(Output::Dial { target, addresses });
         }
         for site in plan.hang_up {
             if let Some(connection) = self.connection_with(site) {

@@ -131,10 +131,14 @@ impl Neighbour {
         } else if self.ahead.get(&log).is_some_and(|&ahead| ahead <= ours) {
             self.ahead.remove(&log);
         }
-        if version >= ours {
-            self.behind.remove(&log);
-        } else if let Some(behind) = self.behind.get_mut(&log) {
-            behind.from = behind.from.max(version);
+        match self.behind.get_mut(&log) {
+            // It has asked for the log whole, since not all in it is right.
+            Some(behind) if behind.owed && behind.from == 0 => {}
+            Some(_) if version >= ours => {
+                self.behind.remove(&log);
+            }
+            Some(behind) => behind.from = behind.from.max(version),
+            None => {}
         }
     }
 

@@ -211,7 +211,8 @@ impl Overlay {
             .map(|site| Target::Site(*site))
             .collect();
         if connected.is_empty() {
-            let rested = |seed: &&String| !self.outages.contains_key(&Target::Seed((*seed).clone()));
+            let rested =
+                |seed: &&String| !self.outages.contains_key(&Target::Seed((*seed).clone()));
             dial.extend(self.seeds.iter().filter(rested).cloned().map(Target::Seed));
         }
         self.retry(&connected, now, &mut dial);
@@ -234,7 +235,12 @@ impl Overlay {
             .map(|(site, same_zone)| {
                 let rtt_us = self.rtts.get(site).and_then(|rtt| rtt.value());
                 // Among the unknown every site has its own favourites.
-                (!same_zone, rtt_us.unwrap_or(u64::MAX), mix(site ^ self.own), *site)
+                (
+                    !same_zone,
+                    rtt_us.unwrap_or(u64::MAX),
+                    mix(site ^ self.own),
+                    *site,
+                )
             })
             .collect();
         near.sort_unstable();

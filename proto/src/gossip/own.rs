@@ -64,14 +64,18 @@ impl Own {
     }
 
     pub(super) fn estimates_changed(&mut self, now: Now) {
-        self.links_at
-            .get_or_insert(now.monotonic + ESTIMATES_DELAY);
+        self.links_at.get_or_insert(now.monotonic + ESTIMATES_DELAY);
     }
 
     pub(super) fn next_at(&self) -> impl Iterator<Item = Duration> {
         [self.links_at, self.anew_at, Some(self.refresh_at)]
             .into_iter()
             .flatten()
+    }
+
+    /// Whether everybody will drop entries of our site log with this version.
+    pub(super) fn is_void(&self, version: u64) -> bool {
+        version < self.since
     }
 
     /// A version of ours that somebody has; ours will be higher.
@@ -98,7 +102,8 @@ impl Gossip {
 
     /// This site wrote to a record, and the catalogue has it.
     pub fn handle_written(&mut self, id: Uuid, now: Now, catalogue: &dyn Catalogue) {
-        if !self.is_stale(id) {
+        // Otherwise it is told at the end of the return.
+        if !self.is_returning() {
             self.tell_record(id, now, catalogue);
         }
     }
@@ -112,7 +117,7 @@ impl Gossip {
     }
 
     /// Tells a record if this site wrote to it since it told it last.
-    pub(super) fn tell_record(&mut self, id: Uuid, now: Now, catalogue: &dyn Catalogue) {
+    fn tell_record(&mut self, id: Uuid, now: Now, catalogue: &dyn Catalogue) {
         let record = catalogue.record(id);
         if let Some(stamp) = record.and_then(|record| record.latest_of(self.own.number))
             && self.own.told.insert(id, stamp) != Some(stamp)
@@ -121,7 +126,7 @@ impl Gossip {
         }
     }
 
-    /// Tells a record that others wrote to and that nobody else may have.
+    /// Tells a record whether or not this site wrote to it, or told it before.
     pub(super) fn adopt_record(&mut self, id: Uuid, now: Now) {
         self.tell(Key::Image(id), Vec::new(), now);
     }
@@ -238,8 +243,13 @@ impl Gossip {
             self.set_holding(*manifest, holding, now);
         }
         self.tell_links(now);
+        self.tell_records(now, catalogue);
+    }
+
+    /// Tells what this site wrote and has not told.
+    pub(super) fn tell_records(&mut self, now: Now, catalogue: &dyn Catalogue) {
         for id in catalogue.ids() {
-            self.handle_written(id, now, catalogue);
+            self.tell_record(id, now, catalogue);
         }
     }
 

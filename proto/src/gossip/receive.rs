@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::entry::{Key, LogId};
+use super::entry::{Info, Key, LogId, is_none};
 use super::message::{Hello, LogState, Message, Part, PartEntry, VERSION};
 use super::state::{Full, PutError, State, version_ms};
 use super::{
@@ -12,7 +12,6 @@ use super::{
 };
 use crate::clock::AHEAD_MAX_MS;
 use crate::codec::DecodeError;
-use crate::gossip::entry::Info;
 use crate::record::Record;
 
 /// After hearing of a version, an entry is waited for so long before it is asked for.
@@ -169,7 +168,10 @@ impl Gossip {
             let keep = old.boot != Some(hello.boot)
                 || old.dialled == dialled
                 || dialled == (self.own.number < site);
-            let reason = format!("{} has two connections with {}", self.config.name, hello.name);
+            let reason = format!(
+                "{} has two connections with {}",
+                self.config.name, hello.name
+            );
             self.hang_up(if keep { other } else { connection }, reason, now);
         }
         let Some(neighbour) = self.neighbours.get_mut(&connection) else {
@@ -315,8 +317,8 @@ impl Gossip {
         let (log, to) = (part.log, part.to);
         self.hear_of(connection, log, to, now.monotonic, now)?;
         let ours = self.state.version(log);
-        let refused = version_ms(to) > now.unix_ms + AHEAD_MAX_MS
-            || State::is_expired(log, to, now.unix_ms);
+        let refused =
+            version_ms(to) > now.unix_ms + AHEAD_MAX_MS || State::is_expired(log, to, now.unix_ms);
         if refused {
             return Ok(false);
         }
@@ -336,6 +338,7 @@ impl Gossip {
         }
         if log == image_log(self.own.number) {
             self.own.observe(to);
+            self.tell_again_what_collides(&part, now);
         }
         let ours = self.state.version(log);
         let mut more = false;
@@ -353,8 +356,8 @@ impl Gossip {
         Ok(news)
     }
 
-    /// Entries of our own site log that we did not write: of an earlier start, of another daemon with our name,
-    /// or invented.
+    /// Our own site log as others have it. What we did not write is of an earlier start, of another daemon with our
+    /// name, or invented.
     fn receive_own(
         &mut self,
         connection: ConnectionId,
@@ -363,20 +366,35 @@ impl Gossip {
         now: Now,
     ) -> Result<bool, Fault> {
         self.missing.remove(&part.log);
-        if part.to <= ours {
-            return Ok(false);
-        }
-        let infos = part.entries.iter().filter(|entry| entry.key == Key::Info);
-        for entry in infos {
+        for entry in part.entries.iter().filter(|entry| entry.key == Key::Info) {
             let info = Info::decode(&entry.value, self.own.number)?;
             if info.boot > self.own.boot {
                 self.outrank(info.addresses, now);
                 return Ok(true);
             }
         }
-        self.own.observe(part.to);
-        self.dispute(connection, now);
-        Ok(true)
+        let foreign = part.entries.iter().any(|entry| {
+            let told = self.state.get(part.log, &entry.key);
+            let known = told.is_some_and(|(version, value)| {
+                version > entry.version || (version == entry.version && value == entry.value)
+            });
+            !known && !self.own.is_void(entry.version) && !is_none(&entry.key, &entry.value)
+        });
+        if part.to > ours || foreign {
+            self.own.observe(part.to);
+            self.dispute(connection, now);
+        }
+        Ok(foreign)
+    }
+
+    /// Entries of our own image log under versions that we used for others. Nobody takes both, so ours get new ones.
+    fn tell_again_what_collides(&mut self, part: &Part, now: Now) {
+        for entry in &part.entries {
+            let ours = self.state.key_of(part.log, entry.version).cloned();
+            if let Some(Key::Image(id)) = ours.filter(|key| *key != entry.key) {
+                self.adopt_record(id, now);
+            }
+        }
     }
 
     fn receive_entry(
@@ -433,7 +451,7 @@ impl Gossip {
             self.tell_of_clock(connection, log, ahead_ms);
             return Ok(());
         }
-        let outcome = self.take_record(record, now, catalogue)?;
+        let outcome = self.take_record(record, catalogue)?;
         self.event(Event::RecordMerged(id, outcome));
         Ok(())
     }
@@ -476,5 +494,4 @@ impl Gossip {
         }
         self.standing.met(now);
     }
-
 }

@@ -5,11 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::message::Part;
-use super::state::version_ms;
-use super::{
-    Catalogue, CatalogueFailed, Event, Family, Gossip, Key, LogId, Now, Snapshot, image_log,
-};
+use super::{Catalogue, CatalogueFailed, Event, Family, Gossip, LogId, Now, Snapshot};
 use crate::record::{Merge, Record};
 
 /// If nobody who has all that the mesh has is met in this time, there is no such site.
@@ -61,24 +57,13 @@ impl Standing {
 }
 
 impl Gossip {
-    /// Whether the record may hold what others have removed.
-    pub(super) fn is_stale(&self, id: Uuid) -> bool {
-        matches!(&self.standing, Standing::Returning { stale, .. } if stale.contains(&id))
+    /// Whether records here may hold what others have removed.
+    pub(super) fn is_returning(&self) -> bool {
+        matches!(self.standing, Standing::Returning { .. })
     }
 
-    /// Drops what is known of others' image logs, and what was told since the last contact.
+    /// Drops all image logs, ours too: what is still so comes from others.
     pub(super) fn begin_return(&mut self, contact_ms: u64, now: Now, catalogue: &dyn Catalogue) {
-        let own = image_log(self.own.number);
-        let told_before = Part {
-            entries: self
-                .state
-                .whole(own)
-                .entries
-                .into_iter()
-                .filter(|entry| version_ms(entry.version) <= contact_ms)
-                .collect(),
-            ..self.state.whole(own)
-        };
         let logs: Vec<LogId> = self
             .state
             .ids()
@@ -91,7 +76,6 @@ impl Gossip {
                 neighbour.forget(log);
             }
         }
-        self.restore_part(&told_before);
         self.own
             .told
             .retain(|_, stamp| stamp.unix_ms() <= contact_ms);
@@ -107,7 +91,6 @@ impl Gossip {
     pub(super) fn take_record(
         &mut self,
         mut record: Record,
-        now: Now,
         catalogue: &mut dyn Catalogue,
     ) -> Result<Merge, CatalogueFailed> {
         let id = record.id;
@@ -128,7 +111,6 @@ impl Gossip {
             None => Merge::Changed,
         };
         catalogue.replace(record)?;
-        self.tell_record(id, now, catalogue);
         Ok(outcome)
     }
 
@@ -151,14 +133,12 @@ impl Gossip {
             let ours = catalogue.record(id).is_some_and(|record| {
                 record.created.site() == own && record.created.unix_ms() > contact_ms
             });
-            if ours {
-                self.tell_record(id, now, catalogue);
-            } else {
+            if !ours {
                 catalogue.forget(id)?;
                 dropped.push(id);
             }
         }
-        self.returned(dropped, now);
+        self.returned(dropped, now, catalogue);
         Ok(())
     }
 
@@ -170,16 +150,14 @@ impl Gossip {
         let before = std::mem::replace(&mut self.standing, Standing::Settled);
         if let Standing::Returning { stale, .. } = before {
             for id in stale {
-                self.tell_record(id, now, catalogue);
-                if self.state.get(image_log(self.own.number), &Key::Image(id)).is_none() {
-                    self.adopt_record(id, now);
-                }
+                self.adopt_record(id, now);
             }
-            self.returned(Vec::new(), now);
+            self.returned(Vec::new(), now, catalogue);
         }
     }
 
-    fn returned(&mut self, dropped: Vec<Uuid>, now: Now) {
+    fn returned(&mut self, dropped: Vec<Uuid>, now: Now, catalogue: &dyn Catalogue) {
+        self.tell_records(now, catalogue);
         self.last_contact_ms = Some(now.unix_ms);
         for neighbour in self.neighbours.values_mut() {
             neighbour.push_at = Some(now.monotonic);

@@ -105,7 +105,7 @@ impl Gossip {
     }
 
     /// Puts a log that this site had. What does not fit is left out and will be asked for.
-    pub(super) fn restore_part(&mut self, part: &Part) {
+    fn restore_part(&mut self, part: &Part) {
         let fits = part
             .entries
             .iter()

@@ -1,6 +1,6 @@
 //! All logs as this site knows them: entries, versions, digests.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::entry::{Family, Info, Key, Link, LogId, SiteNumber, decode_links, is_none};
 use super::message::{BUCKETS, Digest, LogState, Part, PartEntry};
@@ -47,7 +47,7 @@ struct Entry {
 struct Log {
     version: u64,
     entries: BTreeMap<Key, Entry>,
-    by_version: BTreeSet<(u64, Key)>,
+    by_version: BTreeMap<u64, Key>,
     hash: u64,
     info: Option<Info>,
     links: Vec<Link>,
@@ -94,6 +94,8 @@ impl State {
     }
 
     /// Puts an entry if it is newer than what its key has. Returns whether it was.
+    ///
+    /// A site uses a version once. Of two entries with one version the second is not put.
     pub(super) fn put(&mut self, id: LogId, entry: &PartEntry) -> Result<bool, PutError> {
         let PartEntry {
             key,
@@ -108,7 +110,8 @@ impl State {
         let log = self.log_mut(id)?;
         let old = log.entries.get(key).map(|old| old.version);
         let void = log.info.as_ref().is_some_and(|info| *version < info.since);
-        if old.is_some_and(|old| old >= *version) || void {
+        let taken = log.by_version.contains_key(version);
+        if old.is_some_and(|old| old >= *version) || void || taken {
             return Ok(false);
         }
         if old.is_none() && log.entries.len() >= entries_max {
@@ -159,7 +162,7 @@ impl State {
         if id.family == Family::Site {
             self.bytes += value.len() + ENTRY_OVERHEAD;
         }
-        log.by_version.insert((version, key.clone()));
+        log.by_version.insert(version, key.clone());
         log.entries.insert(key, Entry { version, value });
     }
 
@@ -171,7 +174,7 @@ impl State {
             return;
         };
         log.hash ^= entry_hash(key, old.version, &old.value);
-        log.by_version.remove(&(old.version, key.clone()));
+        log.by_version.remove(&old.version);
         if id.family == Family::Site {
             self.bytes -= old.value.len() + ENTRY_OVERHEAD;
         }
@@ -184,7 +187,7 @@ impl State {
         let void: Vec<Key> = log
             .by_version
             .iter()
-            .take_while(|(version, _)| *version < since)
+            .take_while(|(version, _)| **version < since)
             .map(|(_, key)| key.clone())
             .collect();
         for key in void {
@@ -226,7 +229,7 @@ impl State {
             .flat_map(|(id, log)| {
                 log.by_version
                     .iter()
-                    .take_while(move |(version, _)| version_ms(*version) < horizon_ms)
+                    .take_while(move |(version, _)| version_ms(**version) < horizon_ms)
                     .filter(|(_, key)| {
                         log.entries
                             .get(key)
@@ -253,13 +256,18 @@ impl State {
         version: u64,
     ) -> impl Iterator<Item = (u64, &Key, &[u8])> + '_ {
         self.logs.get(&log).into_iter().flat_map(move |log| {
-            // No key of these versions is below `Info`.
-            let start = (version.saturating_add(1), Key::Info);
-            log.by_version.range(start..).filter_map(|(version, key)| {
-                let entry = log.entries.get(key)?;
-                Some((*version, key, &*entry.value))
-            })
+            log.by_version
+                .range(version.saturating_add(1)..)
+                .filter_map(|(version, key)| {
+                    let entry = log.entries.get(key)?;
+                    Some((*version, key, &*entry.value))
+                })
         })
+    }
+
+    /// What a log told at a version.
+    pub(super) fn key_of(&self, log: LogId, version: u64) -> Option<&Key> {
+        self.logs.get(&log)?.by_version.get(&version)
     }
 
     /// An entry's version and value.
@@ -306,20 +314,20 @@ impl State {
             .collect()
     }
 
-    /// A hash for each bucket.
+    /// A hash for each bucket; 0 if it is empty.
     pub(super) fn buckets(&self, unix_ms: u64) -> Box<[u64; BUCKETS]> {
-        let mut hashers: Vec<blake3::Hasher> = vec![blake3::Hasher::new(); BUCKETS];
-        let mut encoded = Vec::new();
+        let mut encoded: Vec<Vec<u8>> = vec![Vec::new(); BUCKETS];
         for state in self.log_states(u64::MAX, unix_ms) {
-            encoded.clear();
-            state.log.encode(&mut encoded);
-            encoded.extend_from_slice(&state.version.to_le_bytes());
-            encoded.extend_from_slice(&state.hash.to_le_bytes());
-            hashers[bucket(state.log.site)].update(&encoded);
+            let bucket = &mut encoded[bucket(state.log.site)];
+            state.log.encode(bucket);
+            bucket.extend_from_slice(&state.version.to_le_bytes());
+            bucket.extend_from_slice(&state.hash.to_le_bytes());
         }
         let mut hashes = Box::new([0; BUCKETS]);
-        for (hash, hasher) in hashes.iter_mut().zip(&hashers) {
-            *hash = first_u64(&hasher.finalize());
+        for (hash, bucket) in hashes.iter_mut().zip(&encoded) {
+            if !bucket.is_empty() {
+                *hash = first_u64(&blake3::hash(bucket));
+            }
         }
         hashes
     }
@@ -434,9 +442,7 @@ mod tests {
         let ms = |days: u64| days * DAY_MS;
         let at = |days: u64| ms(days) << 16;
         let mut state = State::default();
-        state
-            .put(LOG, &holding(1, at(1), &Holding::None))
-            .unwrap();
+        state.put(LOG, &holding(1, at(1), &Holding::None)).unwrap();
         state
             .put(LOG, &holding(2, at(20), &Holding::Complete))
             .unwrap();

@@ -127,7 +127,9 @@ impl Mesh {
     fn disconnect(&mut self, connection: ConnectionId) {
         let now = self.now();
         for end in self.connections.remove(&connection).into_iter().flatten() {
-            self.members[end].gossip.handle_disconnected(connection, now);
+            self.members[end]
+                .gossip
+                .handle_disconnected(connection, now);
         }
     }
 
@@ -351,7 +353,11 @@ fn entries_and_messages_from_the_future_are_relayed_and_skipped() {
     let bytes = forged(log, from, entry.version, vec![entry]);
     mesh.deliver(1, connection, &bytes);
     mesh.run(Duration::from_millis(200));
-    let (_, value) = mesh.members[2].gossip.state.get(log, &key).expect("relayed");
+    let (_, value) = mesh.members[2]
+        .gossip
+        .state
+        .get(log, &key)
+        .expect("relayed");
     assert_eq!(value, [9]);
     assert!(mesh.members[1].hung_up.is_empty());
 
@@ -395,10 +401,14 @@ fn invented_holdings_live_until_their_site_hears_of_them() {
         mesh.seconds(100);
         let a = site_number("a");
         let told = mesh.members[1].gossip.state.version(site_log(a));
-        let (from, to) = if newer { (told, told + 1000) } else { (0, told) };
+        let (from, to) = if newer {
+            (told, told + 1000)
+        } else {
+            (0, told)
+        };
         let entry = PartEntry {
             key: Key::Holding(ManifestId::of(b"false")),
-            version: to,
+            version: if newer { to } else { told - 1 },
             value: Holding::Complete.encode(),
         };
         mesh.deliver(1, lie, &forged(site_log(a), from, to, vec![entry]));
@@ -465,7 +475,8 @@ fn a_record_with_a_stamp_a_year_ahead_is_not_merged() {
     mesh.write(0, 2, "x", 1);
     mesh.seconds(5);
     assert_eq!(mesh.members[1].records.ids(), [id(2)]);
-    let ahead = |e: &Event| matches!(e, Event::ClockAhead { site, .. } if *site == site_number("a"));
+    let ahead =
+        |e: &Event| matches!(e, Event::ClockAhead { site, .. } if *site == site_number("a"));
     assert!(mesh.members[1].events.iter().any(ahead));
 }
 
@@ -487,7 +498,11 @@ fn of_two_daemons_with_one_name_the_later_start_stays() {
         addresses: vec!["twin:9293".into()],
     };
     assert_eq!(
-        mesh.members[0].events.iter().filter(|e| **e == outranked).count(),
+        mesh.members[0]
+            .events
+            .iter()
+            .filter(|e| **e == outranked)
+            .count(),
         1
     );
     assert!(mesh.members[0].gossip.neighbours().next().is_none());
