@@ -86,8 +86,10 @@ pub fn issue(directory: &Path, site: &str, valid_days: u32) -> Result<Written, C
     let mut params = CertificateParams::new(vec![PEER_DNS_NAME.to_owned()])?;
     params.distinguished_name = named(site);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     validity(&mut params, Duration::days(valid_days.into()));
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &issuer)?;
@@ -111,15 +113,26 @@ fn write(directory: &Path, name: &str, certificate: &str, key: &str) -> Result<W
         certificate: directory.join(format!("{name}.crt")),
         key: directory.join(format!("{name}.key")),
     };
-    std::fs::create_dir_all(directory)
-        .map_err(|source| CaError::File { path: directory.to_owned(), source })?;
-    for (path, text, mode) in [(&written.key, key, 0o600), (&written.certificate, certificate, 0o644)] {
-        let made: io::Result<File> =
-            OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    std::fs::create_dir_all(directory).map_err(|source| CaError::File {
+        path: directory.to_owned(),
+        source,
+    })?;
+    for (path, text, mode) in [
+        (&written.key, key, 0o600),
+        (&written.certificate, certificate, 0o644),
+    ] {
+        let made: io::Result<File> = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path);
         let result = made.and_then(|mut file| file.write_all(text.as_bytes()));
         result.map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => CaError::Exists(path.clone()),
-            _ => CaError::File { path: path.clone(), source },
+            _ => CaError::File {
+                path: path.clone(),
+                source,
+            },
         })?;
     }
     Ok(written)
@@ -132,15 +145,31 @@ mod tests {
     #[test]
     fn issues_after_init_and_never_overwrites() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(matches!(issue(directory.path(), "paris", 1), Err(CaError::File { .. })));
+        assert!(matches!(
+            issue(directory.path(), "paris", 1),
+            Err(CaError::File { .. })
+        ));
         let ca = init(directory.path()).unwrap();
         let site = issue(directory.path(), "paris", 1).unwrap();
         for path in [&ca.certificate, &ca.key, &site.certificate, &site.key] {
-            assert!(std::fs::read_to_string(path).unwrap().starts_with("-----BEGIN"));
+            assert!(
+                std::fs::read_to_string(path)
+                    .unwrap()
+                    .starts_with("-----BEGIN")
+            );
         }
         assert!(matches!(init(directory.path()), Err(CaError::Exists(_))));
-        assert!(matches!(issue(directory.path(), "paris", 1), Err(CaError::Exists(_))));
-        assert!(matches!(issue(directory.path(), "../x", 1), Err(CaError::Name(_))));
-        assert!(matches!(issue(directory.path(), "ca", 1), Err(CaError::Name(_))));
+        assert!(matches!(
+            issue(directory.path(), "paris", 1),
+            Err(CaError::Exists(_))
+        ));
+        assert!(matches!(
+            issue(directory.path(), "../x", 1),
+            Err(CaError::Name(_))
+        ));
+        assert!(matches!(
+            issue(directory.path(), "ca", 1),
+            Err(CaError::Name(_))
+        ));
     }
 }

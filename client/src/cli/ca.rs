@@ -41,7 +41,10 @@ pub(super) fn run(command: Command, output: Output) -> anyhow::Result<Exit> {
         Command::Init { dir } => ca::init(&dir)?,
         Command::Issue { site, dir, days } => ca::issue(&dir, &site, days)?,
     };
-    let files = Files { certificate: written.certificate, key: written.key };
+    let files = Files {
+        certificate: written.certificate,
+        key: written.key,
+    };
     output.print(&files, |files| {
         let mut table = Table::default();
         table.field("certificate", files.certificate.display().to_string());

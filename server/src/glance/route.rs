@@ -84,7 +84,9 @@ fn discovery(api: &Api, path: &str, parts: &hyper::http::request::Parts) -> Opti
 /// An image that is unknown here may be known to a site near us whose news has not come yet.
 async fn find_elsewhere(call: &Call, id: &str) {
     let Some(peers) = &call.api.peers else { return };
-    let Some(id) = parse_id(id).filter(|id| !call.api.catalogue.knows(*id)) else { return };
+    let Some(id) = parse_id(id).filter(|id| !call.api.catalogue.knows(*id)) else {
+        return;
+    };
     if let Some(record) = peers.find_record(id).await {
         let catalogue = call.api.catalogue.clone();
         let merged = super::blocking(move || catalogue.merge(record)).await;
