@@ -58,7 +58,9 @@ fn the_table_of_the_api() {
     // What qemu asks first.
     let mut connection = Connection::open(site.api);
     connection
-        .send(format!("HEAD /v2/images/{id}/file HTTP/1.1\r\nHost: site\r\n\r\n"))
+        .send(format!(
+            "HEAD /v2/images/{id}/file HTTP/1.1\r\nHost: site\r\n\r\n"
+        ))
         .unwrap();
     let head = connection.head().unwrap().expect(200);
     assert_eq!(head.header("content-length"), Some("100000"));
