@@ -112,9 +112,9 @@ async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Res
             _ => ("images.one", not_allowed("GET, PATCH, DELETE")),
         },
         ["images", id, "file"] => match method {
-            Method::GET => ("images.download", data::download(call, id).await),
+            Method::GET | Method::HEAD => ("images.download", data::download(call, id).await),
             Method::PUT => ("images.upload", upload::upload(call, id).await),
-            _ => ("images.file", not_allowed("GET, PUT")),
+            _ => ("images.file", not_allowed("GET, HEAD, PUT")),
         },
         ["images", id, "tags", tag] => match method {
             Method::PUT => ("images.tag", tags::put(call, id, tag).await),
