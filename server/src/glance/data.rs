@@ -11,13 +11,8 @@ use hyper::body::Frame;
 use hyper::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue,
 };
-<<<<<<< HEAD
-use hyper::{Response, StatusCode};
-use tokio_util::task::AbortOnDropHandle;
-=======
 use hyper::{Method, Response, StatusCode};
-use tokio::task::JoinHandle;
->>>>>>> main
+use tokio_util::task::AbortOnDropHandle;
 use vitrail_chunkstore::memory::Reservation;
 use vitrail_chunkstore::{Error, UNIT_DATA_MAX};
 
