@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vitrail_bench::local::Options;
+use vitrail_bench::local::{LocalOptions, Options};
 use vitrail_bench::peers::Cache;
 use vitrail_bench::peers::glance::Glance;
 use vitrail_bench::wan::cli::{self as wan, WanCommand};
@@ -33,7 +33,7 @@ enum Command {
         images: Vec<String>,
     },
     /// One site beside Glance, nginx, borg, restic and casync: ingest, disk space, serving
-    Local(Options),
+    Local(LocalOptions),
     /// The Image API with a thousand images, beside Glance
     Api(Options),
     /// Chunker, index and manifest alone

@@ -23,6 +23,7 @@ pub mod memory;
 mod pack;
 mod reader;
 mod recover;
+mod relay;
 mod rows;
 mod stats;
 mod store;

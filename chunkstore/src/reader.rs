@@ -28,6 +28,8 @@ pub struct ImageReader {
     manifest: Arc<Manifest>,
     /// End of each segment in the image.
     ends: Vec<u64>,
+    /// Chunk segments before each segment, and in all.
+    chunks_before: Vec<u32>,
     _lease: Lease,
 }
 
@@ -45,20 +47,21 @@ impl ImageReader {
         let lease = store.lease();
         lease.add_manifest(id);
         let manifest = store.manifest(id)?;
-        let mut end = 0;
-        let ends = manifest
-            .segments()
-            .iter()
-            .map(|segment| {
-                end += segment.len();
-                end
-            })
-            .collect();
+        let (mut end, mut chunks) = (0, 0);
+        let mut ends = Vec::with_capacity(manifest.segments().len());
+        let mut chunks_before = vec![0];
+        for segment in manifest.segments() {
+            end += segment.len();
+            chunks += u32::from(matches!(segment, Segment::Chunk { .. }));
+            ends.push(end);
+            chunks_before.push(chunks);
+        }
         Ok(Self {
             store: store.clone(),
             id,
             manifest,
             ends,
+            chunks_before,
             _lease: lease,
         })
     }
@@ -94,6 +97,11 @@ impl ImageReader {
             range: range.start..end,
             segments: first..last + 1,
         })
+    }
+
+    /// The indexes of a unit's chunks among all chunk segments of the manifest.
+    pub fn chunk_range(&self, unit: &Unit) -> Range<u32> {
+        self.chunks_before[unit.segments.start]..self.chunks_before[unit.segments.end]
     }
 
     /// The bytes of a unit of this reader, every chunk verified, in pieces that share memory with

@@ -62,6 +62,18 @@ impl Writer {
         Ok(())
     }
 
+    /// Makes everything put so far readable.
+    pub fn flush(&mut self) -> Result<()> {
+        self.close_frame()
+    }
+
+    /// Adds a frame as it is.
+    pub(crate) fn put_encoded(&mut self, frame: &EncodedFrame) -> Result<()> {
+        self.close_frame()?;
+        self.append(frame)?;
+        self.seal_or_commit()
+    }
+
     /// Makes everything put so far durable.
     pub fn commit(&mut self) -> Result<()> {
         self.close_frame()?;

@@ -69,6 +69,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// The admin API, metrics and web page.
     pub admin: AdminConfig,
+    /// Other sites.
+    pub peer: PeerConfig,
     /// Who may do what.
     pub auth: AuthConfig,
     /// The chunk store.
@@ -141,6 +143,42 @@ impl Default for AdminConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9294)),
+        }
+    }
+}
+
+/// `[peer]`. Without certificates the site is alone.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PeerConfig {
+    /// UDP address for other sites. Default `0.0.0.0:9293`.
+    pub listen: SocketAddr,
+    /// `host:port` under which other sites reach this one. Default: the address that they see it come from
+    /// is not used, so set this wherever `listen` is not itself reachable.
+    pub advertise: Option<String>,
+    /// `host:port` of some other sites, for joining. One that answers is enough.
+    pub seeds: Vec<String>,
+    /// Certificate of the cluster's authority (PEM).
+    pub ca: Option<PathBuf>,
+    /// Certificate of this site (PEM).
+    pub cert: Option<PathBuf>,
+    /// Its key (PEM).
+    pub key: Option<PathBuf>,
+    /// A file with a site's name in each line: only these may connect. Read again when it changes; a
+    /// site that is taken out is cut off. Default: every site with a certificate.
+    pub allowed_sites: Option<PathBuf>,
+}
+
+impl Default for PeerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 9293)),
+            advertise: None,
+            seeds: Vec::new(),
+            ca: None,
+            cert: None,
+            key: None,
+            allowed_sites: None,
         }
     }
 }

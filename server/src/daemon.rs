@@ -23,8 +23,10 @@ use crate::admin::{self, Admin};
 use crate::catalogue::{self, Catalogue, now_ms};
 use crate::collector::Collector;
 use crate::config::Config;
+use crate::content::Content;
 use crate::glance::Api;
 use crate::metrics::Metrics;
+use crate::peer::{self, Peers};
 
 /// How long requests in flight may go on after a stop was asked for.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -65,11 +67,21 @@ impl Daemon {
         let api_listener = listen(config.api.listen, "[api] listen").await?;
         let admin_listener = listen(config.admin.listen, "[admin] listen").await?;
         let (api, admin) = (api_listener.local_addr()?, admin_listener.local_addr()?);
-        write_endpoints(&data_dir, api, admin)?;
+        let peers = Peers::start(
+            &config,
+            store.clone(),
+            catalogue.clone(),
+            metrics.clone(),
+            stop.clone(),
+        )
+        .await?;
+        let peer = peers.as_ref().map(|peers| peers.local_addr()).transpose()?;
+        write_endpoints(&data_dir, api, admin, peer)?;
 
         let state = Arc::new(Api::new(
             catalogue.clone(),
-            store.clone(),
+            Content::new(store.clone(), peers.clone()),
+            peers.clone(),
             metrics.clone(),
             collector.clone(),
             config.clone(),
@@ -77,6 +89,7 @@ impl Daemon {
         let routes = admin::router(Arc::new(Admin {
             catalogue,
             store,
+            peers,
             collector: collector.clone(),
             metrics,
             config: config.clone(),
@@ -96,6 +109,7 @@ impl Daemon {
             site = config.site.name,
             %api,
             %admin,
+            peer = peer.map(tracing::field::display),
             data_dir = %data_dir.display(),
             version = env!("CARGO_PKG_VERSION"),
             "ready"
@@ -131,7 +145,7 @@ fn open(config: &Config, data_dir: &Path) -> anyhow::Result<(Store, Arc<Catalogu
         zstd_level: config.store.zstd_level,
         ..Options::default()
     };
-    let store = Store::open(data_dir, options, &[catalogue::SPACE])
+    let store = Store::open(data_dir, options, &[catalogue::SPACE, peer::SPACE])
         .with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
     let catalogue =
         Catalogue::open(&store, &config.site.name).context("cannot read the catalogue")?;
@@ -145,8 +159,16 @@ async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
 }
 
 /// Tells programs on this machine where the APIs are, for ports that the system chose.
-fn write_endpoints(data_dir: &Path, api: SocketAddr, admin: SocketAddr) -> anyhow::Result<()> {
-    let endpoints = json!({"api": format!("http://{api}"), "admin": format!("http://{admin}")});
+fn write_endpoints(
+    data_dir: &Path,
+    api: SocketAddr,
+    admin: SocketAddr,
+    peer: Option<SocketAddr>,
+) -> anyhow::Result<()> {
+    let mut endpoints = json!({"api": format!("http://{api}"), "admin": format!("http://{admin}")});
+    if let Some(peer) = peer {
+        endpoints["peer"] = peer.to_string().into();
+    }
     let path = data_dir.join("endpoints.json");
     let temporary = data_dir.join("endpoints.json.new");
     std::fs::write(&temporary, endpoints.to_string())

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 use vitrail_chunkstore::Stats;
 
@@ -20,6 +21,10 @@ pub struct Metrics {
     pub uploads_failed: IntCounter,
     /// Reads that found a chunk missing or damaged.
     pub read_errors: IntCounter,
+    peer_rx_bytes: IntCounterVec,
+    peer_tx_bytes: IntCounterVec,
+    pull_seconds: Histogram,
+    pull_efficiency: Histogram,
     images: IntGauge,
     store_bytes: IntGauge,
     store_logical_bytes: IntGauge,
@@ -65,7 +70,37 @@ impl Metrics {
             &["route"],
         )?;
         registry.register(Box::new(request_seconds.clone()))?;
+        let by_peer = |name: &str, help: &str| -> Result<_, prometheus::Error> {
+            let counters = IntCounterVec::new(Opts::new(name, help), &["peer"])?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok(counters)
+        };
+        let histogram =
+            |name: &str, help: &str, buckets: Vec<f64>| -> Result<_, prometheus::Error> {
+                let histogram =
+                    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+                registry.register(Box::new(histogram.clone()))?;
+                Ok(histogram)
+            };
         Ok(Self {
+            peer_rx_bytes: by_peer(
+                "vitrail_peer_rx_bytes_total",
+                "Payload received from a peer, after encoding",
+            )?,
+            peer_tx_bytes: by_peer(
+                "vitrail_peer_tx_bytes_total",
+                "Payload sent to a peer, after encoding",
+            )?,
+            pull_seconds: histogram(
+                "vitrail_pull_seconds",
+                "Seconds that complete pulls took",
+                vec![0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0],
+            )?,
+            pull_efficiency: histogram(
+                "vitrail_pull_efficiency",
+                "Time that complete pulls took, divided by their lower bound",
+                vec![1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0],
+            )?,
             requests,
             request_seconds,
             received_bytes: counter(
@@ -97,6 +132,21 @@ impl Metrics {
             memory_bytes: gauge("vitrail_memory_reserved_bytes", "Buffer memory in use")?,
             registry,
         })
+    }
+
+    /// Counters of bytes received from and sent to a peer. Peers are bounded by the links that a site may have and
+    /// the certificates that exist.
+    pub fn peer_bytes(&self, peer: &str) -> (IntCounter, IntCounter) {
+        let of = |counters: &IntCounterVec| counters.with_label_values(&[peer]);
+        (of(&self.peer_rx_bytes), of(&self.peer_tx_bytes))
+    }
+
+    /// Counts a pull that is complete.
+    pub fn pull(&self, seconds: f64, bound_seconds: Option<f64>) {
+        self.pull_seconds.observe(seconds);
+        if let Some(bound) = bound_seconds {
+            self.pull_efficiency.observe(seconds / bound);
+        }
     }
 
     /// Counts a request that was answered.

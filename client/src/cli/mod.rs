@@ -1,6 +1,7 @@
 //! Arguments and their dispatch. A command group is a module; so is a command that takes more than
 //! a few lines. Commands return errors, [`exit`] turns them into messages and codes.
 
+mod ca;
 mod exit;
 mod image;
 mod output;
@@ -62,6 +63,9 @@ enum Command {
     /// Look after the store of a site.
     #[command(subcommand)]
     Store(store::Command),
+    /// Make the certificates of a mesh.
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Show what a site is and holds.
     Status,
     /// Print a completion script for a shell.
@@ -95,6 +99,9 @@ fn execute(cli: Cli, output: Output) -> anyhow::Result<Exit> {
         io::stdout().write_all(&script)?;
         return Ok(Exit::Success);
     }
+    if let Command::Ca(command) = cli.command {
+        return ca::run(command, output);
+    }
     let client = Client::new(Config {
         endpoint: cli.global.endpoint,
         admin_endpoint: cli.global.admin_endpoint,
@@ -111,7 +118,9 @@ fn execute(cli: Cli, output: Output) -> anyhow::Result<Exit> {
             Command::Image(command) => image::run(command, &context).await,
             Command::Store(command) => store::run(command, &context).await,
             Command::Status => status::run(&context).await,
-            Command::Completions { .. } => unreachable!("answered above, without a client"),
+            Command::Ca(_) | Command::Completions { .. } => {
+                unreachable!("answered above, without a client")
+            }
         }
     })
 }

@@ -87,6 +87,8 @@ pub struct Pull {
     peers: BTreeMap<Peer, PeerState>,
     /// Blocks at which clients wait.
     positions: BTreeSet<usize>,
+    /// Whether blocks that no client waits for are fetched as well.
+    whole: bool,
     random: Random,
     start: usize,
     next_request: u32,
@@ -151,6 +153,7 @@ impl Pull {
             wanted,
             peers: BTreeMap::new(),
             positions: BTreeSet::new(),
+            whole: true,
             random,
             start,
             next_request: 0,
@@ -175,6 +178,11 @@ impl Pull {
     /// Peers in this pull.
     pub fn peers(&self) -> impl Iterator<Item = Peer> + '_ {
         self.peers.keys().copied()
+    }
+
+    /// The rate at which a peer delivers, in uncompressed bytes per second, once it is known.
+    pub fn rate(&self, peer: Peer) -> Option<f64> {
+        self.peers.get(&peer).and_then(|state| state.rate)
     }
 
     /// Adds a peer, or changes what is known of it.
@@ -220,7 +228,13 @@ impl Pull {
         }
     }
 
-    /// Verified chunks have arrived from a peer, in `wire_bytes` bytes of frame.
+    /// Whether to fetch everything, as at the start, or only what clients are about to read.
+    pub fn set_whole(&mut self, whole: bool, now: Duration) {
+        self.whole = whole;
+        self.fill(now);
+    }
+
+    /// Verified chunks have arrived from a peer.
     pub fn handle_chunks(
         &mut self,
         peer: Peer,
@@ -371,11 +385,22 @@ impl Pull {
             }
         }
         let waiting = self.peers.values().any(|state| !state.asked.is_empty());
-        if waiting {
+        if waiting || !self.is_wanted() {
             self.starved = false;
         } else if !std::mem::replace(&mut self.starved, true) {
             self.outputs.push_back(Output::Starved);
         }
+    }
+
+    /// Whether an open block should be fetched now.
+    fn is_wanted(&self) -> bool {
+        let urgent = |&position: &usize| {
+            self.open
+                .range(position..position + URGENT_BLOCKS)
+                .next()
+                .is_some()
+        };
+        self.whole && !self.open.is_empty() || self.positions.iter().any(urgent)
     }
 
     fn near_ones_suffice(&self, peer: Peer) -> bool {
@@ -428,6 +453,9 @@ impl Pull {
             if let Some(&block) = self.open.range(window).find(held) {
                 return Some(block);
             }
+        }
+        if !self.whole {
+            return None;
         }
         if let Some(&position) = self.positions.first() {
             let rest = self

@@ -1,5 +1,6 @@
 //! The admin API. `docs/ADMIN.md` describes it.
 
+mod mesh;
 mod stream;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::collector::{CollectError, Collector};
 use crate::config::Config;
 use crate::glance;
 use crate::metrics::Metrics;
+use crate::peer::Peers;
 
 /// Everything that the admin API shows and does.
 pub struct Admin {
@@ -30,6 +32,8 @@ pub struct Admin {
     pub catalogue: Arc<Catalogue>,
     /// The site's chunks.
     pub store: Store,
+    /// Other sites, in a mesh.
+    pub peers: Option<Arc<Peers>>,
     /// Runs collections.
     pub collector: Arc<Collector>,
     /// What Prometheus reads.
@@ -76,6 +80,10 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/store", get(store))
         .route("/v1/store/gc", post(gc))
         .route("/v1/store/verify", post(verify_store))
+        .route("/v1/sites", get(mesh::sites))
+        .route("/v1/sites/{name}", get(mesh::site))
+        .route("/v1/preseed", post(mesh::preseed))
+        .route("/v1/receipts", get(mesh::receipts))
         .fallback(|| async {
             Failure(
                 StatusCode::NOT_FOUND,

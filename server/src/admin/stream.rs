@@ -24,6 +24,11 @@ impl Lines {
         let _dropped = self.lines.try_send(line.to_string());
     }
 
+    /// A line that may be dropped.
+    pub(super) fn line(&self, line: &serde_json::Value) {
+        let _dropped = self.lines.try_send(line.to_string());
+    }
+
     pub(super) fn result(&self, result: &serde_json::Value) {
         self.last(&json!({"result": result}));
     }

@@ -7,7 +7,7 @@
 mod image;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
@@ -53,7 +53,10 @@ pub struct Catalogue {
     /// Held while a record is read, changed and written.
     writer: Mutex<Clock>,
     views: RwLock<Views>,
+    listener: OnceLock<Listener>,
 }
+
+type Listener = Box<dyn Fn(Uuid) + Send + Sync>;
 
 #[derive(Default)]
 struct Views {
@@ -70,6 +73,13 @@ impl Views {
             self.by_age.remove(&(old.created_at, old.id));
         }
         self.by_age.insert((image.created_at, image.id));
+    }
+
+    fn forget(&mut self, id: Uuid) {
+        if let Some(old) = self.images.remove(&id) {
+            self.by_age.remove(&(old.created_at, id));
+        }
+        self.deleted.remove(&id);
     }
 
     fn bury(&mut self, id: Uuid) {
@@ -101,6 +111,7 @@ impl Catalogue {
             site: site.to_owned(),
             writer: Mutex::new(clock),
             views: RwLock::new(views),
+            listener: OnceLock::new(),
         };
         catalogue.abandon_uploads()?;
         Ok(catalogue)
@@ -135,6 +146,12 @@ impl Catalogue {
     /// An image.
     pub fn get(&self, id: Uuid) -> Option<Arc<Image>> {
         self.views.read().images.get(&id).cloned()
+    }
+
+    /// Whether the id is or was an image's.
+    pub fn knows(&self, id: Uuid) -> bool {
+        let views = self.views.read();
+        views.images.contains_key(&id) || views.deleted.contains(&id)
     }
 
     /// All images, the newest first; equally old ones by id, the highest first.
@@ -183,7 +200,10 @@ impl Catalogue {
         for (key, value) in changes.writes {
             record.set(&key, value, stamp);
         }
-        self.write(record)
+        let image = self.write(record)?;
+        drop(clock);
+        self.wrote(id);
+        Ok(image)
     }
 
     /// Changes an image. `decide` sees it as it is and returns the writes, or an error that leaves it
@@ -211,7 +231,10 @@ impl Catalogue {
         if record.field_count() > FIELDS_MAX {
             return Err(CatalogueError::TooManyFields.into());
         }
-        Ok(self.write(record)?)
+        let image = self.write(record)?;
+        drop(clock);
+        self.wrote(id);
+        Ok(image)
     }
 
     /// Deletes an image for good, if `decide` allows it as it is.
@@ -227,6 +250,8 @@ impl Catalogue {
         record.delete(clock.tick(now_ms()));
         self.put(&record)?;
         self.views.write().bury(id);
+        drop(clock);
+        self.wrote(id);
         Ok(())
     }
 
@@ -239,11 +264,21 @@ impl Catalogue {
             .map_err(vitrail_chunkstore::Error::from)?)
     }
 
-    /// Takes in what another site knows of an image.
+    /// Ids of all records, deleted ones too.
+    pub fn all_ids(&self) -> Vec<Uuid> {
+        let views = self.views.read();
+        views.images.keys().chain(&views.deleted).copied().collect()
+    }
+
+    /// Takes in what another site knows of an image. It survives a crash of the process; of the machine only once
+    /// something is synced after it, such as the mesh's record of what was taken in.
     pub fn merge(&self, theirs: Record) -> Result<Merge, CatalogueError> {
-        let _clock = self.writer.lock();
-        let id = theirs.id;
-        let (record, outcome) = match self.record(id)? {
+        let mut clock = self.writer.lock();
+        // What is written here from now on is later than what was read here.
+        if let Err(error) = clock.observe(theirs.latest(), now_ms()) {
+            tracing::warn!(id = %theirs.id, %error, "a record from the future");
+        }
+        let (record, outcome) = match self.record(theirs.id)? {
             None => (theirs, Merge::Changed),
             Some(mut ours) => {
                 let outcome = ours.merge(theirs);
@@ -251,19 +286,59 @@ impl Catalogue {
             }
         };
         if matches!(outcome, Merge::Changed | Merge::TookTheirs) {
-            self.put(&record)?;
-            match Image::of(&record) {
-                Some(image) => self.views.write().put(Arc::new(image)),
-                None => self.views.write().bury(id),
-            }
+            self.take(record)?;
         }
         Ok(outcome)
+    }
+
+    /// Puts a record of other sites in the place of what is here.
+    pub fn replace(&self, record: Record) -> Result<(), CatalogueError> {
+        let _clock = self.writer.lock();
+        self.take(record)
+    }
+
+    /// Drops a record as if it had never been here. This is no deletion: it may come again.
+    pub fn forget(&self, id: Uuid) -> Result<(), CatalogueError> {
+        let _clock = self.writer.lock();
+        let mut batch = Batch::new();
+        batch.delete(SPACE, id.as_bytes());
+        self.store.db().write(batch, Durability::Buffered)?;
+        self.views.write().forget(id);
+        Ok(())
+    }
+
+    /// Calls `listener` with the id after every write of this site, on the thread that wrote. Only the first
+    /// listener counts.
+    pub fn set_listener(&self, listener: impl Fn(Uuid) + Send + Sync + 'static) {
+        if self.listener.set(Box::new(listener)).is_err() {
+            tracing::error!("the catalogue has a listener already");
+        }
+    }
+
+    fn take(&self, record: Record) -> Result<(), CatalogueError> {
+        let id = record.id;
+        let mut batch = Batch::new();
+        batch.put(SPACE, id.as_bytes(), record.encode());
+        self.store.db().write(batch, Durability::Buffered)?;
+        let mut views = self.views.write();
+        match Image::of(&record) {
+            Some(image) => views.put(Arc::new(image)),
+            None => views.bury(id),
+        }
+        Ok(())
     }
 
     fn put(&self, record: &Record) -> Result<(), CatalogueError> {
         let mut batch = Batch::new();
         batch.put(SPACE, record.id.as_bytes(), record.encode());
         Ok(self.store.db().write(batch, Durability::Synced)?)
+    }
+
+    /// Not under the writer's lock: the listener may wait for somebody who waits for that.
+    fn wrote(&self, id: Uuid) {
+        if let Some(listener) = self.listener.get() {
+            listener(id);
+        }
     }
 
     fn write(&self, record: Record) -> Result<Arc<Image>, CatalogueError> {

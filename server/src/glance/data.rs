@@ -11,21 +11,24 @@ use hyper::body::Frame;
 use hyper::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue,
 };
-use hyper::{Response, StatusCode};
-use tokio::task::JoinHandle;
+use hyper::{Method, Response, StatusCode};
+use tokio_util::task::AbortOnDropHandle;
 use vitrail_chunkstore::memory::Reservation;
-use vitrail_chunkstore::{Error, ImageReader, UNIT_DATA_MAX};
+use vitrail_chunkstore::{Error, UNIT_DATA_MAX};
 
 use super::request::Call;
-use super::{Api, ApiError, ApiResult, Body, blocking, document, empty, full, range};
+use super::{Api, ApiError, ApiResult, Body, document, empty, full, range};
 use crate::auth::policy::Action;
 use crate::catalogue::Status;
+use crate::content::{ContentError, ContentReader};
 
 static CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 /// Units read ahead of a client while the memory budget has room: enough to keep two cores decoding
 /// while a third piece is sent.
 const READ_AHEAD_UNITS: usize = 3;
 
+/// The bytes of an image or, for `HEAD`, their length and that ranges of them can be asked for: qemu wants
+/// to know both before it reads.
 pub(super) async fn download(call: Call, id: &str) -> ApiResult<Response<Body>> {
     super::route::expect_no_body(&call)?;
     let image = call.image_for(id, Action::DownloadImage)?;
@@ -60,9 +63,12 @@ pub(super) async fn download(call: Call, id: &str) -> ApiResult<Response<Body>> 
     // The whole image's, in hexadecimal, whatever the range: clients compare it with `checksum`.
     insert(&mut answer, CONTENT_MD5.clone(), &document::md5(&data));
 
+    if call.method == Method::HEAD {
+        return Ok(answer);
+    }
     let api = call.api.clone();
-    let store = api.store.clone();
-    let reader = blocking(move || ImageReader::open(&store, data.manifest)).await?;
+    let whole = bytes.end - bytes.start == data.size;
+    let reader = api.content.open(data.manifest, image.id, whole).await;
     let reader = reader.map_err(|error| unreadable(&api, &error))?;
     *answer.body_mut() = body(api, Arc::new(reader), bytes).await?;
     Ok(answer)
@@ -74,26 +80,34 @@ fn insert(answer: &mut Response<Body>, name: HeaderName, text: &str) {
     }
 }
 
-fn unreadable(api: &Api, error: &Error) -> ApiError {
+fn unreadable(api: &Api, error: &ContentError) -> ApiError {
     api.metrics.read_errors.inc();
     match error {
-        Error::MissingManifest(_)
-        | Error::MissingChunk(_)
-        | Error::Damaged(_)
-        | Error::DamagedManifest { .. } => {
+        ContentError::Unreachable(why) => {
+            tracing::error!(why, "image cannot be fetched");
+            ApiError::unavailable(format!(
+                "The image's data is not on this site and cannot be fetched from others now: {why}."
+            ))
+        }
+        ContentError::Store(
+            error @ (Error::MissingManifest(_)
+            | Error::MissingChunk(_)
+            | Error::Damaged(_)
+            | Error::DamagedManifest { .. }),
+        ) => {
             tracing::error!(%error, "image cannot be read");
             ApiError::unavailable(format!(
                 "The image's data is damaged or missing on this site ({error}). To repair it have the \
                  store verified, then upload the same content again, under any id."
             ))
         }
-        other => ApiError::internal(other),
+        ContentError::Store(other) => ApiError::internal(other),
     }
 }
 
 /// The bytes of a range. The first unit is read before the answer begins, so that an image that
 /// cannot be read is an error and not a short body.
-async fn body(api: Arc<Api>, reader: Arc<ImageReader>, range: Range<u64>) -> ApiResult<Body> {
+async fn body(api: Arc<Api>, reader: Arc<ContentReader>, range: Range<u64>) -> ApiResult<Body> {
     let mut ahead = ReadAhead {
         api: api.clone(),
         reader,
@@ -133,12 +147,12 @@ async fn body(api: Arc<Api>, reader: Arc<ImageReader>, range: Range<u64>) -> Api
 }
 
 /// A unit that is being read.
-type Reading = JoinHandle<Result<Vec<Bytes>, Error>>;
+type Reading = AbortOnDropHandle<Result<Vec<Bytes>, ContentError>>;
 
 /// Reads units in order, some of them before they are asked for.
 struct ReadAhead {
     api: Arc<Api>,
-    reader: Arc<ImageReader>,
+    reader: Arc<ContentReader>,
     rest: Range<u64>,
     units: VecDeque<(Reading, Option<Reservation>)>,
     /// Of the unit that the client is receiving.
@@ -148,23 +162,25 @@ struct ReadAhead {
 impl ReadAhead {
     /// The next unit's bytes. The first unit in flight is always allowed; more need room in the
     /// budget, which a unit holds until the one after it is asked for.
-    async fn next(&mut self) -> Option<Result<Vec<Bytes>, Error>> {
+    async fn next(&mut self) -> Option<Result<Vec<Bytes>, ContentError>> {
         self.sending = None;
         while self.units.len() < READ_AHEAD_UNITS {
             let reservation = self.api.store.memory().try_reserve(UNIT_DATA_MAX);
             if reservation.is_none() && !self.units.is_empty() {
                 break;
             }
-            let Some(unit) = self.reader.unit(self.rest.clone()) else {
+            let Some(unit) = self.reader.reader().unit(self.rest.clone()) else {
                 break;
             };
             self.rest.start = unit.range.end;
             let reader = self.reader.clone();
-            let task = tokio::task::spawn_blocking(move || reader.read(&unit));
+            let task = tokio::spawn(async move { reader.read(&unit).await });
+            // A client that goes away waits for nothing any more.
+            let task = AbortOnDropHandle::new(task);
             self.units.push_back((task, reservation));
         }
         let (task, reservation) = self.units.pop_front()?;
         self.sending = reservation;
-        Some(task.await.unwrap_or(Err(Error::Panicked("reader"))))
+        Some(task.await.unwrap_or(Err(Error::Panicked("reader").into())))
     }
 }

@@ -37,7 +37,9 @@ use crate::auth::Authenticator;
 use crate::catalogue::Catalogue;
 use crate::collector::Collector;
 use crate::config::Config;
+use crate::content::Content;
 use crate::metrics::Metrics;
+use crate::peer::Peers;
 
 pub use error::{ApiError, ApiResult};
 
@@ -53,6 +55,8 @@ const LOGGED_PATH_MAX: usize = 300;
 pub struct Api {
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) store: Store,
+    pub(crate) content: Content,
+    pub(crate) peers: Option<Arc<Peers>>,
     pub(crate) authenticator: Authenticator,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) collector: Arc<Collector>,
@@ -65,7 +69,8 @@ impl Api {
     /// The API of one site.
     pub fn new(
         catalogue: Arc<Catalogue>,
-        store: Store,
+        content: Content,
+        peers: Option<Arc<Peers>>,
         metrics: Arc<Metrics>,
         collector: Arc<Collector>,
         config: Arc<Config>,
@@ -73,7 +78,9 @@ impl Api {
         let uploads_max = (config.store.memory.0 / INGEST_MEMORY).clamp(1, UPLOADS_MAX);
         Self {
             catalogue,
-            store,
+            store: content.store().clone(),
+            content,
+            peers,
             authenticator: Authenticator::new(&config.auth),
             metrics,
             collector,

@@ -7,7 +7,7 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
-use super::request::{Call, accept, decode, parse_query};
+use super::request::{Call, accept, decode, parse_id, parse_query};
 use super::{
     Api, ApiError, ApiResult, Body, data, full, images, list, schema, tags, upload, versions,
 };
@@ -42,6 +42,9 @@ pub(super) async fn answer(
         body,
     };
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    if let ["images", id, ..] = segments[..] {
+        find_elsewhere(&call, id).await;
+    }
     let (route, result) = dispatch(call, &segments).await;
     let mut answer = result.unwrap_or_else(|error| {
         tracing::debug!(status = %error.status(), message = error.message(), "refused");
@@ -78,6 +81,21 @@ fn discovery(api: &Api, path: &str, parts: &hyper::http::request::Parts) -> Opti
     Some(versions::document(status, &parts.headers, public))
 }
 
+/// An image that is unknown here may be known to a site near us whose news has not come yet.
+async fn find_elsewhere(call: &Call, id: &str) {
+    let Some(peers) = &call.api.peers else { return };
+    let Some(id) = parse_id(id).filter(|id| !call.api.catalogue.knows(*id)) else {
+        return;
+    };
+    if let Some(record) = peers.find_record(id).await {
+        let catalogue = call.api.catalogue.clone();
+        let merged = super::blocking(move || catalogue.merge(record)).await;
+        if let Ok(Err(error)) = merged {
+            tracing::error!(%id, %error, "a record from elsewhere was not taken");
+        }
+    }
+}
+
 async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Response<Body>>) {
     let method = call.method.clone();
     let not_allowed = |allowed| Err(ApiError::method(allowed, &method));
@@ -94,9 +112,9 @@ async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Res
             _ => ("images.one", not_allowed("GET, PATCH, DELETE")),
         },
         ["images", id, "file"] => match method {
-            Method::GET => ("images.download", data::download(call, id).await),
+            Method::GET | Method::HEAD => ("images.download", data::download(call, id).await),
             Method::PUT => ("images.upload", upload::upload(call, id).await),
-            _ => ("images.file", not_allowed("GET, PUT")),
+            _ => ("images.file", not_allowed("GET, HEAD, PUT")),
         },
         ["images", id, "tags", tag] => match method {
             Method::PUT => ("images.tag", tags::put(call, id, tag).await),

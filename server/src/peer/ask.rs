@@ -1,0 +1,222 @@
+//! Questions to other sites, and answers to theirs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{RecvStream, SendStream};
+use uuid::Uuid;
+use vitrail_proto::record::{RECORD_LEN_MAX, Record};
+use vitrail_proto::wire::{Answer, MESSAGE_LEN_MAX, Progress, ProgressState, Question, StreamKind};
+
+use super::Peers;
+use super::links::Link;
+use super::message::{self, MessageError};
+
+/// Near sites that are asked for an unknown image.
+const ASKED_MAX: usize = 3;
+/// How long they have.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a site tells how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// A site that tells nothing for so long is lost.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl Peers {
+    /// Answers one question.
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        mut send: SendStream,
+        mut recv: RecvStream,
+    ) -> Result<(), MessageError> {
+        let question = message::read(&mut recv, MESSAGE_LEN_MAX).await?;
+        let question = question.ok_or(MessageError::Unexpected("a stream without a question"))?;
+        match Question::decode(&question)? {
+            Question::Record(id) => {
+                let catalogue = self.catalogue.clone();
+                let record = super::serve::blocking(move || catalogue.record(id)).await;
+                let bytes = record.and_then(Result::ok).flatten().map(|r| r.encode());
+                let answer = Answer::Record(bytes.unwrap_or_default().into());
+                message::write(&mut send, &answer.encode()).await?;
+            }
+            Question::Hold(id) => {
+                let mut hold = Hold::begin(self.clone(), id);
+                loop {
+                    let progress = hold.next().await;
+                    let running = progress.state == ProgressState::Running;
+                    message::write(&mut send, &Answer::Progress(progress).encode()).await?;
+                    if !running {
+                        break;
+                    }
+                }
+            }
+        }
+        let _ended = send.finish();
+        // The asker has everything when it closes its side, or the link.
+        let _closed = send.stopped().await;
+        Ok(())
+    }
+
+    /// Asks near sites for an image that is unknown here.
+    pub async fn find_record(&self, id: Uuid) -> Option<Record> {
+        let mut links = self.links.all();
+        links.sort_by_key(|link| link.rtt());
+        links.truncate(ASKED_MAX);
+        let asked = links.iter().map(|link| async move {
+            let answer = ask_record(link, id);
+            tokio::time::timeout(RECORD_TIMEOUT, answer)
+                .await
+                .ok()?
+                .ok()?
+        });
+        futures::future::join_all(asked)
+            .await
+            .into_iter()
+            .flatten()
+            .next()
+    }
+
+    /// Asks a site to hold an image; `tell` hears how it goes. Returns when the bytes are durable there.
+    pub(super) async fn hold_at(
+        &self,
+        link: &Link,
+        id: Uuid,
+        tell: &mut (dyn FnMut(&Progress) + Send),
+    ) -> Result<(), String> {
+        let (_send, mut recv) = ask(link, &Question::Hold(id))
+            .await
+            .map_err(|e| e.to_string())?;
+        loop {
+            let answer =
+                tokio::time::timeout(PROGRESS_TIMEOUT, message::read(&mut recv, MESSAGE_LEN_MAX));
+            let bytes = match answer.await {
+                Err(_) => {
+                    return Err(format!(
+                        "it said nothing for {} s",
+                        PROGRESS_TIMEOUT.as_secs()
+                    ));
+                }
+                Ok(Err(error)) => return Err(error.to_string()),
+                Ok(Ok(None)) => return Err("it ended the stream".into()),
+                Ok(Ok(Some(bytes))) => bytes,
+            };
+            link.touch();
+            let Answer::Progress(progress) = Answer::decode(&bytes).map_err(|e| e.to_string())?
+            else {
+                return Err("it answered something else than progress".into());
+            };
+            tell(&progress);
+            match progress.state {
+                ProgressState::Running => {}
+                ProgressState::Held => return Ok(()),
+                ProgressState::Failed => return Err(progress.text),
+            }
+        }
+    }
+}
+
+async fn ask(link: &Link, question: &Question) -> Result<(SendStream, RecvStream), MessageError> {
+    let lost = |error: String| MessageError::Lost(error);
+    let (mut send, recv) = link
+        .connection
+        .open_bi()
+        .await
+        .map_err(|e| lost(e.to_string()))?;
+    link.touch();
+    send.write_all(&[StreamKind::Ask.number()])
+        .await
+        .map_err(|e| lost(e.to_string()))?;
+    message::write(&mut send, &question.encode()).await?;
+    Ok((send, recv))
+}
+
+async fn ask_record(link: &Link, id: Uuid) -> Result<Option<Record>, MessageError> {
+    let (_send, mut recv) = ask(link, &Question::Record(id)).await?;
+    let bytes = message::read(&mut recv, RECORD_LEN_MAX + 16).await?;
+    let bytes = bytes.ok_or(MessageError::Unexpected("no answer"))?;
+    match Answer::decode(&bytes)? {
+        Answer::Record(bytes) if bytes.is_empty() => Ok(None),
+        Answer::Record(bytes) => {
+            let record = Record::decode(&bytes)?;
+            if record.id != id {
+                return Err(MessageError::Unexpected("the record of another image"));
+            }
+            Ok(Some(record))
+        }
+        Answer::Progress(_) => Err(MessageError::Unexpected("progress of nothing")),
+    }
+}
+
+/// This site brings itself to hold an image.
+pub(super) struct Hold {
+    peers: Arc<Peers>,
+    task: tokio::task::JoinHandle<Result<(), String>>,
+    pull: Arc<tokio::sync::OnceCell<Arc<super::PullHandle>>>,
+    ended: bool,
+}
+
+impl Hold {
+    pub(super) fn begin(peers: Arc<Peers>, id: Uuid) -> Self {
+        let pull = Arc::new(tokio::sync::OnceCell::new());
+        let (this, cell) = (peers.clone(), pull.clone());
+        let task = tokio::spawn(async move { this.hold(id, &cell).await });
+        Self {
+            peers,
+            task,
+            pull,
+            ended: false,
+        }
+    }
+
+    /// How far it is, some time later; the last is not running.
+    pub(super) async fn next(&mut self) -> Progress {
+        let ended = tokio::time::timeout(PROGRESS_INTERVAL, &mut self.task).await;
+        let (done_bytes, total_bytes) = self.pull.get().map_or((0, 0), |pull| pull.progress());
+        let (state, text) = match ended {
+            Err(_) => (ProgressState::Running, String::new()),
+            Ok(Ok(Ok(()))) => (ProgressState::Held, String::new()),
+            Ok(Ok(Err(reason))) => (ProgressState::Failed, reason),
+            Ok(Err(error)) => (ProgressState::Failed, error.to_string()),
+        };
+        self.ended = state != ProgressState::Running;
+        Progress {
+            state,
+            done_bytes,
+            total_bytes,
+            text,
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // Whoever asked is gone: the pull ends with its last interest.
+        if !self.ended {
+            tracing::debug!(site = self.peers.site, "holding was not waited for");
+            self.task.abort();
+        }
+    }
+}
+
+impl Peers {
+    /// Brings this site to hold an image, durably.
+    async fn hold(
+        self: &Arc<Self>,
+        id: Uuid,
+        cell: &tokio::sync::OnceCell<Arc<super::PullHandle>>,
+    ) -> Result<(), String> {
+        let image = self.catalogue.get(id);
+        let data = match image.as_ref().map(|image| image.data.clone()) {
+            None => return Err(format!("site {} does not know image {id} yet", self.site)),
+            Some(None) => return Err(format!("image {id} has no data yet")),
+            Some(Some(data)) => data,
+        };
+        let lease = self.store.lease();
+        self.ensure_manifest(data.manifest, &lease).await?;
+        if let Some(interest) = self.pull(data.manifest, Some(id), true).await? {
+            let _first = cell.set(interest.pull().clone());
+            interest.finished().await?;
+        }
+        self.holding_changed(data.manifest).await;
+        Ok(())
+    }
+}

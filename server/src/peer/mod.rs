@@ -1,0 +1,236 @@
+//! Other sites: who they are, what they hold, and moving bytes between them.
+//!
+//! The decisions are in `vitrail-proto`: [`vitrail_proto::gossip`] for who holds what, [`vitrail_proto::fetch`] for who is
+//! asked for what. Here are the sockets, clocks and disks around them: [`links`] keeps the connections, `gossip`
+//! drives the gossip core, `serve` and `session` are the two ends of a fetch, `pull` carries out the planner's
+//! wishes, `ask` and `preseed` are questions and long errands.
+
+mod ask;
+pub mod congestion;
+mod gossip;
+mod identity;
+pub mod links;
+mod message;
+mod preseed;
+mod pull;
+pub mod receipt;
+mod serve;
+mod session;
+pub mod view;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::Context;
+use quinn::{RecvStream, SendStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use vitrail_chunkstore::Store;
+use vitrail_proto::clock::site_number;
+use vitrail_proto::id::ManifestId;
+use vitrail_proto::wire::StreamKind;
+
+use crate::catalogue::Catalogue;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use gossip::Gossip;
+pub use gossip::SPACE;
+use identity::Files;
+use links::{Link, Links, NewLink, code};
+use message::MessageError;
+pub use preseed::{PreseedProgress, PreseedResult};
+use pull::Pulls;
+pub use pull::{Interest, PullHandle};
+use receipt::Receipts;
+
+/// How often unused links are closed and certificate files are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// This site's end of the mesh.
+pub struct Peers {
+    store: Store,
+    catalogue: Arc<Catalogue>,
+    /// Name of this site.
+    pub site: String,
+    zone: Option<String>,
+    /// Connections.
+    pub links: Arc<Links>,
+    gossip: Gossip,
+    pulls: Pulls,
+    /// What pulls have cost.
+    pub receipts: Receipts,
+    /// Peers that broke the rules.
+    pub faults: AtomicU64,
+    server: serve::Server,
+    metrics: Arc<Metrics>,
+    seed: u64,
+}
+
+/// A site that holds a manifest, or a part of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Holder {
+    number: u64,
+    name: String,
+    addresses: Vec<String>,
+    complete: bool,
+    /// 0 in our zone, 1 elsewhere.
+    distance: u8,
+}
+
+impl Peers {
+    /// Joins the mesh, if the configuration has certificates for one.
+    pub async fn start(
+        config: &Config,
+        store: Store,
+        catalogue: Arc<Catalogue>,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Option<Arc<Self>>> {
+        let Some(files) = Files::of(&config.peer)? else {
+            return Ok(None);
+        };
+        let (arrivals, new_links) = mpsc::channel(64);
+        let links = Links::open(
+            config.peer.listen,
+            files,
+            &config.site.name,
+            arrivals,
+            metrics.clone(),
+        )?;
+        let advertise = match &config.peer.advertise {
+            Some(address) => address.clone(),
+            None => links.local_addr()?.to_string(),
+        };
+        let gossip = Gossip::new(config, advertise, &store, catalogue.clone())
+            .context("cannot read what was known of other sites")?;
+        let server = serve::Server::new(store.clone(), config.store.zstd_level);
+        let peers = Arc::new(Self {
+            store,
+            catalogue,
+            site: config.site.name.clone(),
+            zone: config.site.zone.clone(),
+            links,
+            gossip,
+            pulls: Pulls::default(),
+            receipts: Receipts::default(),
+            faults: AtomicU64::new(0),
+            server,
+            metrics,
+            seed: site_number(&config.site.name),
+        });
+        tokio::spawn(peers.links.clone().accept());
+        tokio::spawn(peers.clone().run(new_links, stop.clone()));
+        peers.clone().start_gossip(stop);
+        Ok(Some(peers))
+    }
+
+    /// Where this site listens for others.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.links.local_addr()
+    }
+
+    async fn run(self: Arc<Self>, mut new_links: mpsc::Receiver<NewLink>, stop: CancellationToken) {
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        let mut modified = self.links.files().modified();
+        loop {
+            tokio::select! {
+                link = new_links.recv() => {
+                    let Some(NewLink(link)) = link else { return };
+                    tokio::spawn(self.clone().serve(link));
+                }
+                _ = sweep.tick() => {
+                    self.links.sweep(|number| self.gossip.is_neighbour(number));
+                    let now = self.links.files().modified();
+                    if now != modified {
+                        match self.links.reload() {
+                            Ok(()) => tracing::info!("certificates were read again"),
+                            Err(error) => tracing::error!(
+                                error = format!("{error:#}"),
+                                "changed certificates cannot be used; the old ones stay"
+                            ),
+                        }
+                        modified = now;
+                    }
+                }
+                () = stop.cancelled() => {
+                    self.links.close().await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes the streams that a peer opens.
+    async fn serve(self: Arc<Self>, link: Arc<Link>) {
+        loop {
+            let (send, recv) = match link.connection.accept_bi().await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::info!(peer = link.site, %error, "disconnected");
+                    return;
+                }
+            };
+            let (this, link) = (self.clone(), link.clone());
+            tokio::spawn(async move {
+                if let Err(error) = this.serve_stream(&link, send, recv).await {
+                    match error {
+                        MessageError::Lost(_) => {
+                            tracing::debug!(peer = link.site, %error, "stream ended")
+                        }
+                        _ => tracing::warn!(peer = link.site, %error, "a peer broke the rules"),
+                    }
+                }
+            });
+        }
+    }
+
+    async fn serve_stream(
+        self: Arc<Self>,
+        link: &Arc<Link>,
+        mut send: SendStream,
+        mut recv: RecvStream,
+    ) -> Result<(), MessageError> {
+        let mut kind = [0];
+        recv.read_exact(&mut kind)
+            .await
+            .map_err(|e| MessageError::Lost(e.to_string()))?;
+        match StreamKind::from_number(kind[0]) {
+            Ok(StreamKind::Gossip) => self.accept_gossip(link.clone(), send, recv).await,
+            Ok(StreamKind::Fetch) => self.server.fetch(link, send, recv).await,
+            Ok(StreamKind::Ask) => self.answer(send, recv).await,
+            Err(error) => {
+                let _closed = (send.reset(code::PROTOCOL), recv.stop(code::PROTOCOL));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The link to a holder, dialled if need be.
+    async fn link_to(&self, holder: &Holder) -> anyhow::Result<Arc<Link>> {
+        self.links
+            .connect(Some(&holder.name), &holder.addresses)
+            .await
+    }
+
+    /// The link to a site by name.
+    async fn link_to_name(&self, site: &str) -> anyhow::Result<Arc<Link>> {
+        let addresses = self.gossip.addresses(site).with_context(|| {
+            format!("site {site:?} is not known here; `vitrail site list` shows all")
+        })?;
+        self.links.connect(Some(site), &addresses).await
+    }
+
+    /// Sites that hold a manifest, or a part of it, nearest first.
+    fn holders(&self, id: ManifestId) -> Vec<Holder> {
+        let mut holders = self.gossip.holders(id, self.zone.as_deref());
+        let rtt = |number| {
+            self.links
+                .get(number)
+                .map_or(Duration::MAX, |link| link.rtt())
+        };
+        holders.sort_by_key(|h| (h.distance, !h.complete, rtt(h.number), h.number));
+        holders
+    }
+}
