@@ -91,7 +91,7 @@ impl Trouble {
             13 => self.switch(mesh, node),
             14 => self.partition(mesh),
             15..=16 => self.lose_connection(mesh),
-            17 if self.lies => self.lie(mesh, node),
+            17.. if self.lies => self.lie(mesh, node),
             _ => {}
         }
     }
