@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use vitrail::Error;
+use vitrail::ca::CaError;
 use vitrail::transfer::{PullError, PushError, UploadFailure};
 
 use crate::cli::output::Output;
@@ -127,6 +128,8 @@ fn classify(error: &anyhow::Error) -> (Exit, Option<Cow<'_, str>>) {
         pull(error)
     } else if let Some(error) = error.downcast_ref::<PushError>() {
         push(error)
+    } else if let Some(error) = error.downcast_ref::<CaError>() {
+        ca(error)
     } else {
         (Exit::Failed, None)
     }
@@ -161,6 +164,21 @@ fn push(error: &PushError) -> (Exit, Option<Cow<'_, str>>) {
             UploadFailure::Cancelled => (Exit::Interrupted, None),
             _ => (Exit::Failed, None),
         },
+        _ => (Exit::Failed, None),
+    }
+}
+
+fn ca(error: &CaError) -> (Exit, Option<Cow<'_, str>>) {
+    match error {
+        CaError::Name { .. } => (
+            Exit::Usage,
+            Some("use 1 to 63 letters, digits, '-', '_' or '.'; not `ca`".into()),
+        ),
+        CaError::Validity { .. } => (Exit::Usage, None),
+        CaError::Exists { .. } => (
+            Exit::Failed,
+            Some("remove it first if it is to be replaced".into()),
+        ),
         _ => (Exit::Failed, None),
     }
 }
