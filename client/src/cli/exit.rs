@@ -22,11 +22,12 @@ pub(crate) enum Exit {
     Refused,
     Unreachable,
     Damaged,
+    Incomplete,
     Interrupted,
 }
 
 impl Exit {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Success,
         Self::Failed,
         Self::Usage,
@@ -34,6 +35,7 @@ impl Exit {
         Self::Refused,
         Self::Unreachable,
         Self::Damaged,
+        Self::Incomplete,
         Self::Interrupted,
     ];
 
@@ -46,6 +48,7 @@ impl Exit {
             Self::Refused => 4,
             Self::Unreachable => 5,
             Self::Damaged => 6,
+            Self::Incomplete => 7,
             // What a shell says of a process that Ctrl-C has ended.
             Self::Interrupted => 130,
         }
@@ -56,12 +59,13 @@ impl Exit {
             Self::Success => "done",
             Self::Failed => "the operation failed",
             Self::Usage => "wrong arguments",
-            Self::NotFound => "no such image",
+            Self::NotFound => "no such image or site",
             Self::Refused => "the site refused the request (4xx)",
             Self::Unreachable => {
                 "no connection, or it broke, or the site is in trouble (5xx): try again later"
             }
             Self::Damaged => "verification failed: data are damaged or missing",
+            Self::Incomplete => "not every site holds every image",
             Self::Interrupted => "interrupted by a signal",
         }
     }
