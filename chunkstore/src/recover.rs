@@ -7,7 +7,7 @@ use vitrail_proto::id::ChunkId;
 
 use crate::db::{Batch, Durability};
 use crate::error::{Error, Result};
-use crate::pack::{EntryRef, PackId, read_footer, scan};
+use crate::pack::{EntryRef, HEADER_LEN, PackId, read_footer, scan};
 use crate::rows::{CHUNKS, Location, PACKS, PackRow, chunk_row, put_pack_row};
 use crate::store::Store;
 
@@ -165,7 +165,7 @@ fn drop_lost_rows(store: &Store, present: &BTreeMap<PackId, u64>) -> Result<()> 
     let mut packs = store.inner.packs.lock();
     let mut batch = Batch::new();
     for (id, &len) in &lost {
-        if len == 0 {
+        if len < HEADER_LEN {
             packs.remove(id);
             batch.delete(PACKS, &id.0.to_be_bytes());
         } else if let Some(row) = packs.get_mut(id) {

@@ -50,7 +50,11 @@ impl Store {
         let frame = self.read_entry(first.entry).ok()?;
         let head = FrameHead::decode(&mut Reader::new(&frame)).ok()?;
         let whole = ids.len() >= head.chunks.len()
-            && head.chunks.iter().zip(ids).all(|(chunk, id)| chunk.id == *id);
+            && head
+                .chunks
+                .iter()
+                .zip(ids)
+                .all(|(chunk, id)| chunk.id == *id);
         whole.then_some((head.chunks.len(), frame))
     }
 
@@ -58,7 +62,9 @@ impl Store {
         const LOOK_AHEAD: usize = 16;
         let locations = self.locations(&ids[..ids.len().min(LOOK_AHEAD)])?;
         let entry = locations[0].map(|at| at.entry);
-        let together = locations.iter().take_while(|at| at.map(|at| at.entry) == entry);
+        let together = locations
+            .iter()
+            .take_while(|at| at.map(|at| at.entry) == entry);
         Ok(together.count().max(1))
     }
 
@@ -98,9 +104,16 @@ impl Writer {
         let raw_len: u32 = chunks.iter().map(VerifiedChunk::len).sum();
         if wanted.iter().all(|w| *w) && raw_len >= KEPT_FRAME_LEN_MIN {
             let head = FrameHead::decode(&mut Reader::new(frame))?;
-            return self.put_encoded(&EncodedFrame { head, bytes: frame.to_vec() });
+            return self.put_encoded(&EncodedFrame {
+                head,
+                bytes: frame.to_vec(),
+            });
         }
-        for (chunk, _) in chunks.into_iter().zip(wanted).filter(|(_, wanted)| **wanted) {
+        for (chunk, _) in chunks
+            .into_iter()
+            .zip(wanted)
+            .filter(|(_, wanted)| **wanted)
+        {
             self.put(chunk)?;
         }
         self.flush()

@@ -429,12 +429,17 @@ impl Store {
         Ok(id)
     }
 
-    /// Removes a pack's file. Readers that have it open go on.
+    /// Removes a pack's file, if it is there. Readers that have it open go on.
     pub(crate) fn remove_pack(&self, id: PackId) -> Result<()> {
         let removed = self.inner.disk.remove(&id.file_name());
         // After the removal, so that nobody opens it into the cache again.
         self.inner.files.remove(&id);
-        removed.map_err(|e| Error::io(format!("removing pack {id}"), e))
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(format!("removing pack {id}"), error))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn forget_manifest(&self, id: ManifestId) {

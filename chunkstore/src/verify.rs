@@ -111,33 +111,34 @@ pub fn verify(store: &Store, mut progress: impl FnMut(Progress)) -> Result<Verif
     Ok(report)
 }
 
-/// Checks a pack's header, and that its footer can be read if it is sealed: reading needs neither, but
-/// rebuilding the index does.
+/// Checks a pack's header, and its footer if it is sealed: reading needs neither, but rebuilding the index
+/// does.
 fn check_ends(store: &Store, id: PackId, row: &PackRow, report: &mut VerifyReport) -> Result<()> {
-    let damaged = |offset, reason: &str| Damage {
-        pack: id,
-        offset,
-        reason: reason.into(),
-    };
     let file = match store.file(id) {
         Ok(file) => file,
         // Its rows, if it has any, are reported as damaged; if not, a collection took it.
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    match check_header(id, &*file) {
-        Ok(()) => {}
-        Err(Error::Damaged(damage)) => report.damaged.push(damage),
-        Err(Error::Io { source, .. }) => report.damaged.push(damaged(0, &source.to_string())),
+    let damage = match check_header(id, &*file) {
+        Ok(()) if !row.sealed || matches!(read_footer(&*file, row.len), Ok(Some(_))) => {
+            return Ok(());
+        }
+        Ok(()) => Damage {
+            pack: id,
+            offset: row.len,
+            reason: "the footer before this place is wrong".into(),
+        },
+        Err(Error::Damaged(damage)) => damage,
+        Err(Error::Io { source, .. }) => Damage {
+            pack: id,
+            offset: 0,
+            reason: source.to_string(),
+        },
         Err(error) => return Err(error),
-    }
-    if row.sealed && !matches!(read_footer(&*file, row.len), Ok(Some(_))) {
-        report
-            .damaged
-            .push(damaged(row.len, "the footer before it is wrong"));
-        store.unseal(id)?;
-    }
-    Ok(())
+    };
+    report.damaged.push(damage);
+    store.unseal(id)
 }
 
 fn rows_of(store: &Store, packs: &HashSet<PackId>) -> Result<Rows> {

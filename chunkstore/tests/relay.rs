@@ -9,7 +9,9 @@ use vitrail_proto::manifest::FormatFacts;
 
 fn text(len: usize) -> Vec<u8> {
     // Compressible and without repeats.
-    (0..len / 8).flat_map(|i| format!("{i:07}\n").into_bytes()).collect()
+    (0..len / 8)
+        .flat_map(|i| format!("{i:07}\n").into_bytes())
+        .collect()
 }
 
 #[test]
@@ -20,7 +22,10 @@ fn frames_move_between_stores() {
     let image = text(4 << 20);
     let mut ingest = Ingest::begin(&a).unwrap();
     ingest.push(&image).unwrap();
-    let format = FormatFacts { name: "raw".into(), virtual_size: None };
+    let format = FormatFacts {
+        name: "raw".into(),
+        virtual_size: None,
+    };
     let manifest = ingest.finish(format).unwrap().manifest;
     let ids: Vec<ChunkId> = manifest.chunks().map(|(id, _)| id).collect();
     let mut encoder = Encoder::new(3).unwrap();
@@ -43,7 +48,15 @@ fn frames_move_between_stores() {
         }
         writer.commit().unwrap();
     }
-    let bytes: Vec<u8> = b.chunks(&ids).unwrap().iter().flat_map(|c| c.bytes().to_vec()).collect();
+    let bytes: Vec<u8> = b
+        .chunks(&ids)
+        .unwrap()
+        .iter()
+        .flat_map(|c| c.bytes().to_vec())
+        .collect();
     assert!(bytes == image);
-    assert_eq!(b.stats().unwrap().unique_bytes, a.stats().unwrap().unique_bytes);
+    assert_eq!(
+        b.stats().unwrap().unique_bytes,
+        a.stats().unwrap().unique_bytes
+    );
 }

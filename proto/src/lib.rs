@@ -16,6 +16,7 @@ pub mod codec;
 pub mod congestion;
 pub mod fetch;
 pub mod frame;
+pub mod gossip;
 pub mod id;
 pub mod manifest;
 pub mod record;

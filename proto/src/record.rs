@@ -144,6 +144,35 @@ impl Record {
             .max(fields.unwrap_or(self.created))
     }
 
+    /// The latest stamp of one site in it.
+    pub fn latest_of(&self, site: u64) -> Option<Stamp> {
+        self.fields
+            .values()
+            .map(|field| field.stamp)
+            .chain([self.created])
+            .chain(self.deleted)
+            .filter(|stamp| stamp.site() == site)
+            .max()
+    }
+
+    /// What one site wrote to it after a time: a record with only those fields. None if that is nothing.
+    pub fn written_since(&self, site: u64, unix_ms: u64) -> Option<Self> {
+        let theirs = |stamp: &Stamp| stamp.site() == site && stamp.unix_ms() > unix_ms;
+        let part = Self {
+            id: self.id,
+            created: self.created,
+            deleted: self.deleted.filter(theirs),
+            fields: self
+                .fields
+                .iter()
+                .filter(|(_, field)| theirs(&field.stamp))
+                .map(|(key, field)| (key.clone(), field.clone()))
+                .collect(),
+        };
+        let some = theirs(&part.created) || part.deleted.is_some() || !part.fields.is_empty();
+        some.then_some(part)
+    }
+
     /// Takes in what another site knows of the same id.
     pub fn merge(&mut self, other: Self) -> Merge {
         debug_assert_eq!(self.id, other.id, "merging records of different images");
@@ -452,6 +481,31 @@ mod tests {
         let mut ours = b;
         assert_eq!(ours.merge(a.clone()), Merge::TookTheirs);
         assert_eq!(ours, a);
+    }
+
+    #[test]
+    fn what_one_site_wrote_can_be_told_apart() {
+        let (a, b) = (
+            crate::clock::site_number("0"),
+            crate::clock::site_number("1"),
+        );
+        let mut all = record(
+            &[
+                (0, 20, Write::Set(1, Some(1))),
+                (0, 30, Write::Set(2, Some(2))),
+                (1, 40, Write::Set(3, Some(3))),
+            ],
+            stamp(0, 5),
+        );
+        assert_eq!(all.latest_of(a), Some(stamp(0, 30)));
+        assert_eq!(all.latest_of(b), Some(stamp(1, 40)));
+        let part = all.written_since(a, 20).expect("one field");
+        assert_eq!(part.values().map(|(key, _)| key).collect::<Vec<_>>(), ["2"]);
+        assert_eq!(part.created, all.created);
+        assert_eq!(all.written_since(a, 30), None);
+        assert_eq!(all.written_since(a, 4).expect("created").field_count(), 2);
+        all.delete(stamp(1, 50));
+        assert_eq!(all.written_since(b, 0).and_then(|r| r.deleted), all.deleted);
     }
 
     #[test]

@@ -89,6 +89,11 @@ impl Runs {
         self.ranges.is_empty()
     }
 
+    /// Leaves only the first `count` ranges.
+    pub fn truncate(&mut self, count: usize) {
+        self.ranges.truncate(count);
+    }
+
     /// The indexes in order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.ranges.iter().cloned().flatten()

@@ -52,7 +52,10 @@ impl Content {
         if let Some(peers) = &self.peers {
             // What it leases is kept by the reader's own lease from here on.
             let lease = self.store.lease();
-            peers.ensure_manifest(id, &lease).await.map_err(ContentError::Unreachable)?;
+            peers
+                .ensure_manifest(id, &lease)
+                .await
+                .map_err(ContentError::Unreachable)?;
             let reader = self.open_local(id).await?;
             return Ok(self.reader(reader, id, image, whole));
         }
@@ -65,10 +68,23 @@ impl Content {
         Ok(on_disk(move || ImageReader::open(&store, id)).await?)
     }
 
-    fn reader(&self, reader: ImageReader, id: ManifestId, image: Uuid, whole: bool) -> ContentReader {
+    fn reader(
+        &self,
+        reader: ImageReader,
+        id: ManifestId,
+        image: Uuid,
+        whole: bool,
+    ) -> ContentReader {
         let reader = Arc::new(reader);
         let peers = self.peers.clone();
-        ContentReader { reader, peers, id, image, whole, interest: tokio::sync::Mutex::new(None) }
+        ContentReader {
+            reader,
+            peers,
+            id,
+            image,
+            whole,
+            interest: tokio::sync::Mutex::new(None),
+        }
     }
 }
 
@@ -109,25 +125,39 @@ impl ContentReader {
 
     /// Waits until the unit's chunks are here. `again` means that waiting did not help: the pull that runs believes
     /// to have what was lost since, so another one has to begin.
-    async fn fetch(&self, peers: &Arc<Peers>, unit: &Unit, again: bool) -> Result<(), ContentError> {
+    async fn fetch(
+        &self,
+        peers: &Arc<Peers>,
+        unit: &Unit,
+        again: bool,
+    ) -> Result<(), ContentError> {
         let mut shared = self.interest.lock().await;
         if again && let Some(interest) = shared.take() {
-            interest.finished().await.map_err(ContentError::Unreachable)?;
+            interest
+                .finished()
+                .await
+                .map_err(ContentError::Unreachable)?;
         }
         if shared.as_ref().is_none_or(Interest::has_ended) {
             let begun = peers.pull(self.id, Some(self.image), self.whole).await;
             *shared = begun.map_err(ContentError::Unreachable)?;
         }
-        let Some(interest) = shared.as_ref() else { return Ok(()) };
+        let Some(interest) = shared.as_ref() else {
+            return Ok(());
+        };
         // Units are read side by side; each waits at its own place.
         let own = interest.pull().interest(false);
         drop(shared);
-        own.wait(self.reader.chunk_range(unit)).await.map_err(ContentError::Unreachable)
+        own.wait(self.reader.chunk_range(unit))
+            .await
+            .map_err(ContentError::Unreachable)
     }
 }
 
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Panicked("reader")))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(Error::Panicked("reader")))
 }

@@ -22,8 +22,8 @@ use vitrail_chunkstore::{Options, Store};
 use crate::admin::{self, Admin};
 use crate::catalogue::{self, Catalogue, now_ms};
 use crate::collector::Collector;
-use crate::content::Content;
 use crate::config::Config;
+use crate::content::Content;
 use crate::glance::Api;
 use crate::metrics::Metrics;
 use crate::peer::{self, Peers};
@@ -67,8 +67,14 @@ impl Daemon {
         let api_listener = listen(config.api.listen, "[api] listen").await?;
         let admin_listener = listen(config.admin.listen, "[admin] listen").await?;
         let (api, admin) = (api_listener.local_addr()?, admin_listener.local_addr()?);
-        let peers =
-            Peers::start(&config, store.clone(), catalogue.clone(), metrics.clone(), stop.clone()).await?;
+        let peers = Peers::start(
+            &config,
+            store.clone(),
+            catalogue.clone(),
+            metrics.clone(),
+            stop.clone(),
+        )
+        .await?;
         let peer = peers.as_ref().map(|peers| peers.local_addr()).transpose()?;
         write_endpoints(&data_dir, api, admin, peer)?;
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram,
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 use vitrail_chunkstore::Stats;
 
@@ -75,11 +75,13 @@ impl Metrics {
             registry.register(Box::new(counters.clone()))?;
             Ok(counters)
         };
-        let histogram = |name: &str, help: &str, buckets: Vec<f64>| -> Result<_, prometheus::Error> {
-            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
-            registry.register(Box::new(histogram.clone()))?;
-            Ok(histogram)
-        };
+        let histogram =
+            |name: &str, help: &str, buckets: Vec<f64>| -> Result<_, prometheus::Error> {
+                let histogram =
+                    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+                registry.register(Box::new(histogram.clone()))?;
+                Ok(histogram)
+            };
         Ok(Self {
             peer_rx_bytes: by_peer(
                 "vitrail_peer_rx_bytes_total",

@@ -24,8 +24,8 @@ pub enum WanCommand {
     /// Start a network, run a command beside it, print what was carried, remove everything
     ///
     /// The command runs in the root namespace and finds in its environment, for each site with its
-    /// name in capitals and _ for -: WAN_NS_<SITE> for `ip netns exec`, WAN_ADDR_<SITE>, with
-    /// --mgmt WAN_MGMT_<SITE>; and WAN_SITES (all names) and WAN_CONTROL for `bench wan ctl`.
+    /// name in capitals and _ for -: WAN_NS_SITE for `ip netns exec`, WAN_ADDR_SITE, with
+    /// --mgmt WAN_MGMT_SITE; and WAN_SITES (all names) and WAN_CONTROL for `bench wan ctl`.
     /// The topology's events count from the start of the command.
     Run(RunArgs),
     /// Measure each round-trip time, rate and loss of a topology, and the emulator's ceiling

@@ -57,9 +57,19 @@ pub(crate) fn check_header(id: PackId, file: &dyn DiskFile) -> Result<()> {
     }
 }
 
-/// The entries of a sealed pack by its footer, or none if it is not sealed. A damaged footer counts
-/// as none: the entries can still be scanned.
+/// The entries of a sealed pack of `len` bytes by its footer, or none if it is not sealed. A damaged
+/// footer counts as none: the entries can still be scanned.
 pub(crate) fn read_footer(
+    file: &dyn DiskFile,
+    len: u64,
+) -> std::io::Result<Option<Vec<(u64, u32, FrameHead)>>> {
+    match try_read_footer(file, len) {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+        other => other,
+    }
+}
+
+fn try_read_footer(
     file: &dyn DiskFile,
     len: u64,
 ) -> std::io::Result<Option<Vec<(u64, u32, FrameHead)>>> {
@@ -81,7 +91,8 @@ pub(crate) fn read_footer(
     let body = &footer[ENTRY_HEAD_LEN as usize..];
     let entries = EntryHead::decode(&footer)
         .ok()
-        .filter(|head| head.footer && head.checksum == checksum(body))
+        .filter(|head| head.footer && head.len as usize == body.len())
+        .filter(|head| head.checksum == checksum(body))
         .and_then(|_| decode_footer(body, offset).ok());
     Ok(entries)
 }

@@ -395,7 +395,10 @@ impl Pull {
     /// Whether an open block should be fetched now.
     fn is_wanted(&self) -> bool {
         let urgent = |&position: &usize| {
-            self.open.range(position..position + URGENT_BLOCKS).next().is_some()
+            self.open
+                .range(position..position + URGENT_BLOCKS)
+                .next()
+                .is_some()
         };
         self.whole && !self.open.is_empty() || self.positions.iter().any(urgent)
     }

@@ -17,6 +17,7 @@ const STALL_ROUND_TRIPS: u32 = 8;
 /// A peer that stays below this rate for this long is dropped.
 const RATE_MIN: u64 = 1024;
 const RATE_MIN_TIME: Duration = Duration::from_secs(30);
+const SAMPLE_MIN: Duration = Duration::from_millis(100);
 /// Weight of the newest sample in the rate.
 const RATE_GAIN: f64 = 0.25;
 const STRIKES_MAX: u32 = 3;
@@ -133,8 +134,8 @@ impl PeerState {
             ask.bytes = ask.bytes.saturating_sub(bytes);
         }
         let elapsed = now.saturating_sub(self.sample_start).as_secs_f64();
-        // A sample spans some blocks, or bursts of them would count as rates.
-        if self.sample_bytes >= 2 * BLOCK_LEN && elapsed > 0.0 {
+        // A sample spans some blocks and some time, or bursts of them would count as rates.
+        if self.sample_bytes >= 2 * BLOCK_LEN && elapsed >= SAMPLE_MIN.as_secs_f64() {
             let sample = self.sample_bytes as f64 / elapsed;
             self.rate = Some(
                 self.rate

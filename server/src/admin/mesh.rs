@@ -90,11 +90,19 @@ pub(super) async fn preseed(
         serde_json::from_slice(&body).map_err(|error| bad(format!("the request body: {error}")))?;
     let peers = peers(&admin)?.clone();
     let known: BTreeSet<String> = peers.sites().into_iter().map(|site| site.name).collect();
-    let sites = if request.all { known.clone() } else { request.sites };
+    let sites = if request.all {
+        known.clone()
+    } else {
+        request.sites
+    };
     if let Some(site) = sites.iter().find(|site| !known.contains(*site)) {
         return Err(unknown_site(site));
     }
-    if let Some(id) = request.images.iter().find(|id| admin.catalogue.get(**id).is_none()) {
+    if let Some(id) = request
+        .images
+        .iter()
+        .find(|id| admin.catalogue.get(**id).is_none())
+    {
         return Err(Failure(
             StatusCode::NOT_FOUND,
             format!("no image has the id {id}"),
@@ -103,7 +111,9 @@ pub(super) async fn preseed(
     }
     let pairs = sites.len() * request.images.len();
     if pairs == 0 || pairs > PAIRS_MAX {
-        return Err(bad(format!("{pairs} pairs of image and site; allowed is 1 to {PAIRS_MAX}")));
+        return Err(bad(format!(
+            "{pairs} pairs of image and site; allowed is 1 to {PAIRS_MAX}"
+        )));
     }
     let images = request.images.into_iter().collect();
     let (mut lines, result) = peers.preseed(images, sites.into_iter().collect());

@@ -11,7 +11,7 @@ use hyper::body::Frame;
 use hyper::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue,
 };
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use tokio_util::task::AbortOnDropHandle;
 use vitrail_chunkstore::memory::Reservation;
 use vitrail_chunkstore::{Error, UNIT_DATA_MAX};
@@ -27,6 +27,8 @@ static CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 /// while a third piece is sent.
 const READ_AHEAD_UNITS: usize = 3;
 
+/// The bytes of an image or, for `HEAD`, their length and that ranges of them can be asked for: qemu wants
+/// to know both before it reads.
 pub(super) async fn download(call: Call, id: &str) -> ApiResult<Response<Body>> {
     super::route::expect_no_body(&call)?;
     let image = call.image_for(id, Action::DownloadImage)?;
@@ -61,6 +63,9 @@ pub(super) async fn download(call: Call, id: &str) -> ApiResult<Response<Body>> 
     // The whole image's, in hexadecimal, whatever the range: clients compare it with `checksum`.
     insert(&mut answer, CONTENT_MD5.clone(), &document::md5(&data));
 
+    if call.method == Method::HEAD {
+        return Ok(answer);
+    }
     let api = call.api.clone();
     let whole = bytes.end - bytes.start == data.size;
     let reader = api.content.open(data.manifest, image.id, whole).await;

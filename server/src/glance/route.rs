@@ -84,7 +84,9 @@ fn discovery(api: &Api, path: &str, parts: &hyper::http::request::Parts) -> Opti
 /// An image that is unknown here may be known to a site near us whose news has not come yet.
 async fn find_elsewhere(call: &Call, id: &str) {
     let Some(peers) = &call.api.peers else { return };
-    let Some(id) = parse_id(id).filter(|id| !call.api.catalogue.knows(*id)) else { return };
+    let Some(id) = parse_id(id).filter(|id| !call.api.catalogue.knows(*id)) else {
+        return;
+    };
     if let Some(record) = peers.find_record(id).await {
         let catalogue = call.api.catalogue.clone();
         let merged = super::blocking(move || catalogue.merge(record)).await;
@@ -110,9 +112,9 @@ async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Res
             _ => ("images.one", not_allowed("GET, PATCH, DELETE")),
         },
         ["images", id, "file"] => match method {
-            Method::GET => ("images.download", data::download(call, id).await),
+            Method::GET | Method::HEAD => ("images.download", data::download(call, id).await),
             Method::PUT => ("images.upload", upload::upload(call, id).await),
-            _ => ("images.file", not_allowed("GET, PUT")),
+            _ => ("images.file", not_allowed("GET, HEAD, PUT")),
         },
         ["images", id, "tags", tag] => match method {
             Method::PUT => ("images.tag", tags::put(call, id, tag).await),

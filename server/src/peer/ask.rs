@@ -6,9 +6,7 @@ use std::time::Duration;
 use quinn::{RecvStream, SendStream};
 use uuid::Uuid;
 use vitrail_proto::record::{RECORD_LEN_MAX, Record};
-use vitrail_proto::wire::{
-    Answer, MESSAGE_LEN_MAX, Progress, ProgressState, Question, StreamKind,
-};
+use vitrail_proto::wire::{Answer, MESSAGE_LEN_MAX, Progress, ProgressState, Question, StreamKind};
 
 use super::Peers;
 use super::links::Link;
@@ -65,9 +63,16 @@ impl Peers {
         links.truncate(ASKED_MAX);
         let asked = links.iter().map(|link| async move {
             let answer = ask_record(link, id);
-            tokio::time::timeout(RECORD_TIMEOUT, answer).await.ok()?.ok()?
+            tokio::time::timeout(RECORD_TIMEOUT, answer)
+                .await
+                .ok()?
+                .ok()?
         });
-        futures::future::join_all(asked).await.into_iter().flatten().next()
+        futures::future::join_all(asked)
+            .await
+            .into_iter()
+            .flatten()
+            .next()
     }
 
     /// Asks a site to hold an image; `tell` hears how it goes. Returns when the bytes are durable there.
@@ -77,15 +82,18 @@ impl Peers {
         id: Uuid,
         tell: &mut (dyn FnMut(&Progress) + Send),
     ) -> Result<(), String> {
-        let (_send, mut recv) = ask(link, &Question::Hold(id)).await.map_err(|e| e.to_string())?;
+        let (_send, mut recv) = ask(link, &Question::Hold(id))
+            .await
+            .map_err(|e| e.to_string())?;
         loop {
-            let answer = tokio::time::timeout(
-                PROGRESS_TIMEOUT,
-                message::read(&mut recv, MESSAGE_LEN_MAX),
-            );
+            let answer =
+                tokio::time::timeout(PROGRESS_TIMEOUT, message::read(&mut recv, MESSAGE_LEN_MAX));
             let bytes = match answer.await {
                 Err(_) => {
-                    return Err(format!("it said nothing for {} s", PROGRESS_TIMEOUT.as_secs()));
+                    return Err(format!(
+                        "it said nothing for {} s",
+                        PROGRESS_TIMEOUT.as_secs()
+                    ));
                 }
                 Ok(Err(error)) => return Err(error.to_string()),
                 Ok(Ok(None)) => return Err("it ended the stream".into()),
@@ -108,9 +116,15 @@ impl Peers {
 
 async fn ask(link: &Link, question: &Question) -> Result<(SendStream, RecvStream), MessageError> {
     let lost = |error: String| MessageError::Lost(error);
-    let (mut send, recv) = link.connection.open_bi().await.map_err(|e| lost(e.to_string()))?;
+    let (mut send, recv) = link
+        .connection
+        .open_bi()
+        .await
+        .map_err(|e| lost(e.to_string()))?;
     link.touch();
-    send.write_all(&[StreamKind::Ask.number()]).await.map_err(|e| lost(e.to_string()))?;
+    send.write_all(&[StreamKind::Ask.number()])
+        .await
+        .map_err(|e| lost(e.to_string()))?;
     message::write(&mut send, &question.encode()).await?;
     Ok((send, recv))
 }
@@ -145,7 +159,12 @@ impl Hold {
         let pull = Arc::new(tokio::sync::OnceCell::new());
         let (this, cell) = (peers.clone(), pull.clone());
         let task = tokio::spawn(async move { this.hold(id, &cell).await });
-        Self { peers, task, pull, ended: false }
+        Self {
+            peers,
+            task,
+            pull,
+            ended: false,
+        }
     }
 
     /// How far it is, some time later; the last is not running.
@@ -159,7 +178,12 @@ impl Hold {
             Ok(Err(error)) => (ProgressState::Failed, error.to_string()),
         };
         self.ended = state != ProgressState::Running;
-        Progress { state, done_bytes, total_bytes, text }
+        Progress {
+            state,
+            done_bytes,
+            total_bytes,
+            text,
+        }
     }
 }
 

@@ -15,8 +15,8 @@ use vitrail_chunkstore::Store;
 use vitrail_chunkstore::db::{Batch, Durability};
 use vitrail_proto::clock::site_number;
 use vitrail_proto::gossip::{
-    self as core, CatalogueFailed, ConnectionId, Event, Holding, MESSAGE_LEN_MAX, Now, Output, Snapshot,
-    Start, Target,
+    self as core, CatalogueFailed, ConnectionId, Event, Holding, MESSAGE_LEN_MAX, Now, Output,
+    Snapshot, Start, Target,
 };
 use vitrail_proto::id::ManifestId;
 use vitrail_proto::record::{Merge, Record};
@@ -55,7 +55,12 @@ pub(super) struct Gossip {
 }
 
 enum Input {
-    Connected { connection: ConnectionId, link: Arc<Link>, dialled: Option<Target>, out: mpsc::Sender<Vec<u8>> },
+    Connected {
+        connection: ConnectionId,
+        link: Arc<Link>,
+        dialled: Option<Target>,
+        out: mpsc::Sender<Vec<u8>>,
+    },
     Disconnected(ConnectionId),
     Message(ConnectionId, Bytes),
     Writable(ConnectionId),
@@ -79,11 +84,19 @@ impl Gossip {
             name: config.site.name.clone(),
             zone: config.site.zone.clone().unwrap_or_default(),
             software: concat!("vitraild ", env!("CARGO_PKG_VERSION")).into(),
-            seeds: peer.seeds.iter().filter(|seed| **seed != advertise).cloned().collect(),
+            seeds: peer
+                .seeds
+                .iter()
+                .filter(|seed| **seed != advertise)
+                .cloned()
+                .collect(),
             addresses: vec![advertise],
         };
         let seed = rand::random();
-        let now = Now { monotonic: Duration::ZERO, unix_ms: now_ms() };
+        let now = Now {
+            monotonic: Duration::ZERO,
+            unix_ms: now_ms(),
+        };
         let core = core::Gossip::new(config, start, now, seed, &Records(catalogue));
         let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
         Ok(Self {
@@ -102,7 +115,10 @@ impl Gossip {
     pub(super) fn addresses(&self, site: &str) -> Option<Vec<String>> {
         let number = site_number(site);
         let sites = self.core.lock().sites();
-        sites.into_iter().find(|s| s.number == number).map(|s| s.info.addresses)
+        sites
+            .into_iter()
+            .find(|s| s.number == number)
+            .map(|s| s.info.addresses)
     }
 
     /// Other sites that are up and say to hold something of a manifest.
@@ -137,7 +153,10 @@ impl Gossip {
             .map(|(site, _)| site)
             .collect();
         let sites = core.sites().into_iter();
-        sites.filter(|s| complete.contains(&s.number)).map(|s| s.info.name).collect()
+        sites
+            .filter(|s| complete.contains(&s.number))
+            .map(|s| s.info.name)
+            .collect()
     }
 
     pub(super) fn sites(&self) -> Vec<SiteView> {
@@ -177,16 +196,20 @@ impl Gossip {
 impl Peers {
     /// Starts the core's thread, and tells it of every write to the catalogue.
     pub(super) fn start_gossip(self: Arc<Self>, stop: CancellationToken) {
-        let Some(receiver) = self.gossip.receiver.lock().take() else { return };
+        let Some(receiver) = self.gossip.receiver.lock().take() else {
+            return;
+        };
         let inputs = self.gossip.inputs.clone();
         self.catalogue.set_listener(move |id| {
             // Called by threads that may wait. The core lags at most by its queue.
             let _stopping = inputs.blocking_send(Input::Written(id));
         });
         let runtime = tokio::runtime::Handle::current();
-        let spawned = std::thread::Builder::new().name("gossip".into()).spawn(move || {
-            Driver::new(self, runtime).run(receiver, &stop);
-        });
+        let spawned = std::thread::Builder::new()
+            .name("gossip".into())
+            .spawn(move || {
+                Driver::new(self, runtime).run(receiver, &stop);
+            });
         if let Err(error) = spawned {
             tracing::error!(%error, "gossip could not be started: this site is alone");
         }
@@ -211,7 +234,12 @@ impl Peers {
     ) -> Result<(), MessageError> {
         let connection = self.gossip.next_connection.fetch_add(1, Ordering::Relaxed);
         let (out, mut queue) = mpsc::channel::<Vec<u8>>(MESSAGES_MAX);
-        let input = Input::Connected { connection, link: link.clone(), dialled, out };
+        let input = Input::Connected {
+            connection,
+            link: link.clone(),
+            dialled,
+            out,
+        };
         self.gossip.tell(input).await;
         let inputs = self.gossip.inputs.clone();
         let writer = async {
@@ -284,7 +312,10 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        Now { monotonic: self.peers.gossip.epoch.elapsed(), unix_ms: now_ms() }
+        Now {
+            monotonic: self.peers.gossip.epoch.elapsed(),
+            unix_ms: now_ms(),
+        }
     }
 
     fn run(mut self, mut inputs: mpsc::Receiver<Input>, stop: &CancellationToken) {
@@ -298,7 +329,9 @@ impl Driver {
             self.pump();
             let due = self.core.lock().poll_timeout();
             let wait = due
-                .map_or(SAVE_INTERVAL, |due| due.saturating_sub(self.now().monotonic))
+                .map_or(SAVE_INTERVAL, |due| {
+                    due.saturating_sub(self.now().monotonic)
+                })
                 .min(MEASURE_INTERVAL);
             let input = self.runtime.block_on(async {
                 tokio::select! {
@@ -332,16 +365,25 @@ impl Driver {
     fn handle(&mut self, input: Input) {
         let now = self.now();
         match input {
-            Input::Connected { connection, link, dialled, out } => {
+            Input::Connected {
+                connection,
+                link,
+                dialled,
+                out,
+            } => {
                 self.connections.insert(connection, (link.clone(), out));
-                self.core.lock().handle_connected(connection, &link.site, dialled, now);
+                self.core
+                    .lock()
+                    .handle_connected(connection, &link.site, dialled, now);
             }
             Input::Disconnected(connection) => {
                 self.connections.remove(&connection);
                 self.core.lock().handle_disconnected(connection, now);
             }
             Input::Message(connection, bytes) => {
-                self.core.lock().handle_message(connection, &bytes, now, &mut self.records);
+                self.core
+                    .lock()
+                    .handle_message(connection, &bytes, now, &mut self.records);
             }
             Input::Writable(connection) => self.send(connection),
             Input::DialFailed(target) => self.core.lock().handle_dial_failed(target, now),
@@ -372,10 +414,15 @@ impl Driver {
 
     /// Gives a neighbour's stream what it can take.
     fn send(&mut self, connection: ConnectionId) {
-        let Some((_, out)) = self.connections.get(&connection) else { return };
+        let Some((_, out)) = self.connections.get(&connection) else {
+            return;
+        };
         while let Ok(slot) = out.try_reserve() {
             let now = self.now();
-            let message = self.core.lock().poll_message(connection, now, &self.records);
+            let message = self
+                .core
+                .lock()
+                .poll_message(connection, now, &self.records);
             match message {
                 Some(message) => slot.send(message),
                 None => return,
@@ -389,7 +436,10 @@ impl Driver {
             Target::Seed(_) => None,
             Target::Site(number) => {
                 let sites = self.core.lock().sites();
-                sites.into_iter().find(|site| site.number == *number).map(|site| site.info.name)
+                sites
+                    .into_iter()
+                    .find(|site| site.number == *number)
+                    .map(|site| site.info.name)
             }
         };
         self.runtime.spawn(async move {
@@ -436,14 +486,21 @@ impl Driver {
                 }
                 self.look_at_image(id);
             }
-            Event::ClockAhead { neighbour, site, ahead_ms } => tracing::warn!(
+            Event::ClockAhead {
+                neighbour,
+                site,
+                ahead_ms,
+            } => tracing::warn!(
                 neighbour,
                 site = name(site),
                 ahead_ms,
                 "a site's clock is ahead of ours; what it wrote is not taken. Set one of the two clocks right"
             ),
             Event::Disputed { neighbour } => {
-                tracing::warn!(neighbour, "others know things of us that we did not say; we say it all anew");
+                tracing::warn!(
+                    neighbour,
+                    "others know things of us that we did not say; we say it all anew"
+                );
             }
             Event::Outranked { addresses } => tracing::error!(
                 ?addresses,
@@ -451,7 +508,10 @@ impl Driver {
                  needs a name and a certificate of its own"
             ),
             Event::Returned { dropped } => {
-                tracing::warn!(dropped = dropped.len(), "back after a long absence; old records were dropped");
+                tracing::warn!(
+                    dropped = dropped.len(),
+                    "back after a long absence; old records were dropped"
+                );
             }
             Event::TooMuchToTell => tracing::error!("there is no room to tell more of this site"),
         }
@@ -481,12 +541,18 @@ impl Driver {
         let own = {
             let core = self.core.lock();
             let number = core.number();
-            core.holders(&id).into_iter().any(|(site, _)| site == number)
+            core.holders(&id)
+                .into_iter()
+                .any(|(site, _)| site == number)
         };
         if complete == own {
             return;
         }
-        let holding = if complete { Holding::Complete } else { Holding::None };
+        let holding = if complete {
+            Holding::Complete
+        } else {
+            Holding::None
+        };
         self.core.lock().set_holding(id, &holding, now);
         let mut batch = Batch::new();
         let key = [HELD, id.as_bytes()].concat();
@@ -508,7 +574,7 @@ impl Driver {
 
     /// Writes the core's state down. `clean` is said only by the last save of a run.
     fn save(&mut self, clean: bool) {
-        let bytes = self.core.lock().export().encode();
+        let bytes = self.core.lock().export();
         let mut batch = Batch::new();
         batch.put(SPACE, CLEAN, vec![u8::from(clean)]);
         if self.saved.as_ref() != Some(&bytes) {
@@ -526,7 +592,9 @@ impl Driver {
 }
 
 fn holds_whole(store: &Store, id: ManifestId) -> bool {
-    let Ok(manifest) = store.manifest(id) else { return false };
+    let Ok(manifest) = store.manifest(id) else {
+        return false;
+    };
     let chunks: Vec<_> = manifest.chunks().collect();
     super::serve::held(store, &chunks).is_ok_and(|held| held.count() == chunks.len() as u64)
 }
@@ -542,14 +610,23 @@ fn read_start(store: &Store) -> anyhow::Result<Start> {
             }
         },
     };
-    let clean = store.db().get(SPACE, CLEAN)?.is_some_and(|value| value == [1]);
+    let clean = store
+        .db()
+        .get(SPACE, CLEAN)?
+        .is_some_and(|value| value == [1]);
     let mut holdings = BTreeMap::new();
     for row in store.db().rows(SPACE, HELD)? {
         let (key, _) = row?;
-        let Some(id) = key.strip_prefix(HELD).and_then(|id| id.try_into().ok()) else { break };
+        let Some(id) = key.strip_prefix(HELD).and_then(|id| id.try_into().ok()) else {
+            break;
+        };
         holdings.insert(ManifestId::from_bytes(id), Holding::Complete);
     }
-    Ok(Start { snapshot, clean, holdings })
+    Ok(Start {
+        snapshot,
+        clean,
+        holdings,
+    })
 }
 
 /// The catalogue as the core sees it.

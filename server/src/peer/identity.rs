@@ -52,18 +52,25 @@ impl Files {
 
     /// When any of the files last changed.
     pub(super) fn modified(&self) -> Vec<Option<std::time::SystemTime>> {
-        [Some(&self.ca), Some(&self.cert), Some(&self.key), self.allowed.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(|path| std::fs::metadata(path).and_then(|m| m.modified()).ok())
-            .collect()
+        [
+            Some(&self.ca),
+            Some(&self.cert),
+            Some(&self.key),
+            self.allowed.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|path| std::fs::metadata(path).and_then(|m| m.modified()).ok())
+        .collect()
     }
 
     /// Reads and checks everything.
     pub(super) fn load(&self) -> anyhow::Result<Identity> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates(&self.ca)? {
-            roots.add(certificate).with_context(|| format!("in {}", self.ca.display()))?;
+            roots
+                .add(certificate)
+                .with_context(|| format!("in {}", self.ca.display()))?;
         }
         let roots = Arc::new(roots);
         let chain = certificates(&self.cert)?;
@@ -96,7 +103,12 @@ impl Files {
                 let text = std::fs::read_to_string(path)
                     .with_context(|| format!("cannot read {}", path.display()))?;
                 let names = text.lines().map(str::trim);
-                Some(names.filter(|n| !n.is_empty() && !n.starts_with('#')).map(Into::into).collect())
+                Some(
+                    names
+                        .filter(|n| !n.is_empty() && !n.starts_with('#'))
+                        .map(Into::into)
+                        .collect(),
+                )
             }
         };
         Ok(Identity {
@@ -118,15 +130,27 @@ fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
 fn site_name(certificate: &CertificateDer<'_>) -> anyhow::Result<String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
         .map_err(|error| anyhow::anyhow!("not a certificate: {error}"))?;
-    let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-    Ok(name.context("the certificate has no common name, which names the site")?.to_owned())
+    let name = parsed
+        .subject()
+        .iter_common_name()
+        .next()
+        .and_then(|name| name.as_str().ok());
+    Ok(name
+        .context("the certificate has no common name, which names the site")?
+        .to_owned())
 }
 
 /// The site at the other end of a connection.
 pub(super) fn peer_site(connection: &quinn::Connection) -> anyhow::Result<String> {
-    let identity = connection.peer_identity().context("the peer showed no certificate")?;
+    let identity = connection
+        .peer_identity()
+        .context("the peer showed no certificate")?;
     let chain = identity
         .downcast::<Vec<CertificateDer<'static>>>()
         .map_err(|_| anyhow::anyhow!("the peer's identity is not a certificate"))?;
-    site_name(chain.first().context("the peer's certificate chain is empty")?)
+    site_name(
+        chain
+            .first()
+            .context("the peer's certificate chain is empty")?,
+    )
 }

@@ -128,8 +128,9 @@ impl Links {
                 identity.site
             );
         }
-        let socket = socket(listen)
-            .with_context(|| format!("cannot listen on UDP {listen}; choose another [peer] listen"))?;
+        let socket = socket(listen).with_context(|| {
+            format!("cannot listen on UDP {listen}; choose another [peer] listen")
+        })?;
         let config = server_config(&identity);
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)?;
@@ -151,12 +152,21 @@ impl Links {
 
     /// The open link to a site, if there is one.
     pub fn get(&self, number: u64) -> Option<Arc<Link>> {
-        self.by_site.lock().get(&number).filter(|link| link.is_open()).cloned()
+        self.by_site
+            .lock()
+            .get(&number)
+            .filter(|link| link.is_open())
+            .cloned()
     }
 
     /// All open links.
     pub fn all(&self) -> Vec<Arc<Link>> {
-        self.by_site.lock().values().filter(|link| link.is_open()).cloned().collect()
+        self.by_site
+            .lock()
+            .values()
+            .filter(|link| link.is_open())
+            .cloned()
+            .collect()
     }
 
     /// The link to the site at one of these addresses (`host:port`), dialled if need be. With a
@@ -172,7 +182,13 @@ impl Links {
             return Ok(link);
         }
         let key = site.map_or_else(|| addresses.join(","), str::to_owned);
-        let turn = self.dialling.lock().await.entry(key.clone()).or_default().clone();
+        let turn = self
+            .dialling
+            .lock()
+            .await
+            .entry(key.clone())
+            .or_default()
+            .clone();
         let _turn = turn.lock().await;
         if let Some(link) = existing() {
             return Ok(link);
@@ -190,10 +206,8 @@ impl Links {
                 Ok(Ok(link)) => return Ok(link),
                 Ok(Err(error)) => last = error.context(format!("dialling {address}")),
                 Err(_) => {
-                    last = anyhow::anyhow!(
-                        "{address} did not answer in {} s",
-                        DIAL_TIMEOUT.as_secs()
-                    );
+                    last =
+                        anyhow::anyhow!("{address} did not answer in {} s", DIAL_TIMEOUT.as_secs());
                 }
             }
         }
@@ -201,11 +215,17 @@ impl Links {
     }
 
     async fn dial_one(&self, site: Option<&str>, address: &str) -> anyhow::Result<Arc<Link>> {
-        let ip = tokio::net::lookup_host(address).await?.next().context("the name has no address")?;
+        let ip = tokio::net::lookup_host(address)
+            .await?
+            .next()
+            .context("the name has no address")?;
         let identity = self.identity.read().clone();
         let mut config = quinn::ClientConfig::new(identity.client.clone());
         config.transport_config(transport());
-        let connection = self.endpoint.connect_with(config, ip, PEER_DNS_NAME)?.await?;
+        let connection = self
+            .endpoint
+            .connect_with(config, ip, PEER_DNS_NAME)?
+            .await?;
         let found = peer_site(&connection)?;
         if site.is_some_and(|site| site != found) {
             connection.close(code::NOT_ALLOWED, b"another site was expected");
@@ -218,7 +238,8 @@ impl Links {
     pub(super) async fn accept(self: Arc<Self>) {
         while let Some(incoming) = self.endpoint.accept().await {
             // Strangers must show that they are where they say before they cost anything.
-            if !incoming.remote_address_validated() && self.endpoint.open_connections() > LINKS_MAX / 2
+            if !incoming.remote_address_validated()
+                && self.endpoint.open_connections() > LINKS_MAX / 2
             {
                 if let Err(error) = incoming.retry() {
                     tracing::debug!(%error, "cannot ask for a retry");
@@ -235,7 +256,9 @@ impl Links {
                 };
                 match tokio::time::timeout(DIAL_TIMEOUT, result).await {
                     Ok(Ok(_)) => {}
-                    Ok(Err(error)) => tracing::warn!(%from, error = format!("{error:#}"), "peer refused"),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%from, error = format!("{error:#}"), "peer refused")
+                    }
                     Err(_) => tracing::warn!(%from, "peer did not finish its handshake"),
                 }
             });
@@ -246,9 +269,15 @@ impl Links {
         let identity = self.identity.read().clone();
         if site == identity.site {
             connection.close(code::NOT_ALLOWED, b"you have my name");
-            bail!("another daemon has our site's name {site:?}; every site needs a certificate of its own");
+            bail!(
+                "another daemon has our site's name {site:?}; every site needs a certificate of its own"
+            );
         }
-        if identity.allowed.as_ref().is_some_and(|names| !names.contains(&site)) {
+        if identity
+            .allowed
+            .as_ref()
+            .is_some_and(|names| !names.contains(&site))
+        {
             connection.close(code::NOT_ALLOWED, b"your site is not in my list");
             bail!("site {site} is not in [peer] allowed_sites");
         }
@@ -264,7 +293,10 @@ impl Links {
             links.insert(link.number, link.clone());
         }
         tracing::info!(peer = link.site, address = %link.connection.remote_address(), "connected");
-        self.arrivals.send(NewLink(link.clone())).await.context("the daemon is stopping")?;
+        self.arrivals
+            .send(NewLink(link.clone()))
+            .await
+            .context("the daemon is stopping")?;
         Ok(link)
     }
 
@@ -282,13 +314,22 @@ impl Links {
     /// Reads the certificates again. What no longer may connect is cut off.
     pub(super) fn reload(&self) -> anyhow::Result<()> {
         let identity = self.files.load()?;
-        self.endpoint.set_server_config(Some(server_config(&identity)));
+        self.endpoint
+            .set_server_config(Some(server_config(&identity)));
         let allowed = identity.allowed.clone();
         *self.identity.write() = Arc::new(identity);
         if let Some(allowed) = allowed {
-            for link in self.all().into_iter().filter(|link| !allowed.contains(&link.site)) {
-                tracing::warn!(peer = link.site, "no longer in [peer] allowed_sites: cut off");
-                link.connection.close(code::NOT_ALLOWED, b"your site is not in my list any more");
+            for link in self
+                .all()
+                .into_iter()
+                .filter(|link| !allowed.contains(&link.site))
+            {
+                tracing::warn!(
+                    peer = link.site,
+                    "no longer in [peer] allowed_sites: cut off"
+                );
+                link.connection
+                    .close(code::NOT_ALLOWED, b"your site is not in my list any more");
             }
         }
         Ok(())
@@ -301,13 +342,18 @@ impl Links {
     /// Closes everything.
     pub(super) async fn close(&self) {
         self.endpoint.close(code::STOPPING, b"stopping");
-        let _drained = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+        let _drained =
+            tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
     }
 }
 
 fn socket(listen: SocketAddr) -> std::io::Result<UdpSocket> {
     use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
+    let socket = Socket::new(
+        Domain::for_address(listen),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
     // The kernel cuts these silently to its own limits.
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.set_send_buffer_size(SOCKET_BUFFER)?;
@@ -326,7 +372,9 @@ fn transport() -> Arc<TransportConfig> {
     static SEED: AtomicU64 = AtomicU64::new(1);
     let mut config = TransportConfig::default();
     config
-        .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()))
+        .max_idle_timeout(Some(
+            VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into(),
+        ))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))

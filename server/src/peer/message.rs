@@ -50,7 +50,10 @@ pub(super) async fn read(
     while message.len() < len {
         let start = message.len();
         message.resize(len.min(start + ALLOCATE_MAX), 0);
-        stream.read_exact(&mut message[start..]).await.map_err(lost)?;
+        stream
+            .read_exact(&mut message[start..])
+            .await
+            .map_err(lost)?;
     }
     Ok(Some(message.freeze()))
 }

@@ -41,8 +41,8 @@ use identity::Files;
 use links::{Link, Links, NewLink, code};
 use message::MessageError;
 pub use preseed::{PreseedProgress, PreseedResult};
-pub use pull::{Interest, PullHandle};
 use pull::Pulls;
+pub use pull::{Interest, PullHandle};
 use receipt::Receipts;
 
 /// How often unused links are closed and certificate files are looked at.
@@ -88,9 +88,17 @@ impl Peers {
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> anyhow::Result<Option<Arc<Self>>> {
-        let Some(files) = Files::of(&config.peer)? else { return Ok(None) };
+        let Some(files) = Files::of(&config.peer)? else {
+            return Ok(None);
+        };
         let (arrivals, new_links) = mpsc::channel(64);
-        let links = Links::open(config.peer.listen, files, &config.site.name, arrivals, metrics.clone())?;
+        let links = Links::open(
+            config.peer.listen,
+            files,
+            &config.site.name,
+            arrivals,
+            metrics.clone(),
+        )?;
         let advertise = match &config.peer.advertise {
             Some(address) => address.clone(),
             None => links.local_addr()?.to_string(),
@@ -168,7 +176,9 @@ impl Peers {
             tokio::spawn(async move {
                 if let Err(error) = this.serve_stream(&link, send, recv).await {
                     match error {
-                        MessageError::Lost(_) => tracing::debug!(peer = link.site, %error, "stream ended"),
+                        MessageError::Lost(_) => {
+                            tracing::debug!(peer = link.site, %error, "stream ended")
+                        }
                         _ => tracing::warn!(peer = link.site, %error, "a peer broke the rules"),
                     }
                 }
@@ -183,7 +193,9 @@ impl Peers {
         mut recv: RecvStream,
     ) -> Result<(), MessageError> {
         let mut kind = [0];
-        recv.read_exact(&mut kind).await.map_err(|e| MessageError::Lost(e.to_string()))?;
+        recv.read_exact(&mut kind)
+            .await
+            .map_err(|e| MessageError::Lost(e.to_string()))?;
         match StreamKind::from_number(kind[0]) {
             Ok(StreamKind::Gossip) => self.accept_gossip(link.clone(), send, recv).await,
             Ok(StreamKind::Fetch) => self.server.fetch(link, send, recv).await,
@@ -197,22 +209,27 @@ impl Peers {
 
     /// The link to a holder, dialled if need be.
     async fn link_to(&self, holder: &Holder) -> anyhow::Result<Arc<Link>> {
-        self.links.connect(Some(&holder.name), &holder.addresses).await
+        self.links
+            .connect(Some(&holder.name), &holder.addresses)
+            .await
     }
 
     /// The link to a site by name.
     async fn link_to_name(&self, site: &str) -> anyhow::Result<Arc<Link>> {
-        let addresses = self
-            .gossip
-            .addresses(site)
-            .with_context(|| format!("site {site:?} is not known here; `vitrail site list` shows all"))?;
+        let addresses = self.gossip.addresses(site).with_context(|| {
+            format!("site {site:?} is not known here; `vitrail site list` shows all")
+        })?;
         self.links.connect(Some(site), &addresses).await
     }
 
     /// Sites that hold a manifest, or a part of it, nearest first.
     fn holders(&self, id: ManifestId) -> Vec<Holder> {
         let mut holders = self.gossip.holders(id, self.zone.as_deref());
-        let rtt = |number| self.links.get(number).map_or(Duration::MAX, |link| link.rtt());
+        let rtt = |number| {
+            self.links
+                .get(number)
+                .map_or(Duration::MAX, |link| link.rtt())
+        };
         holders.sort_by_key(|h| (h.distance, !h.complete, rtt(h.number), h.number));
         holders
     }

@@ -52,7 +52,10 @@ impl Peers {
         self: &Arc<Self>,
         images: Vec<Uuid>,
         sites: Vec<String>,
-    ) -> (mpsc::Receiver<PreseedProgress>, tokio::task::JoinHandle<PreseedResult>) {
+    ) -> (
+        mpsc::Receiver<PreseedProgress>,
+        tokio::task::JoinHandle<PreseedResult>,
+    ) {
         let (lines, receiver) = mpsc::channel(LINES_MAX);
         let this = self.clone();
         let task = tokio::spawn(async move {
@@ -142,7 +145,10 @@ impl Peers {
                 }
             }
         }
-        let link = self.link_to_name(site).await.map_err(|error| format!("{error:#}"))?;
+        let link = self
+            .link_to_name(site)
+            .await
+            .map_err(|error| format!("{error:#}"))?;
         self.hold_at(&link, image, tell).await
     }
 }

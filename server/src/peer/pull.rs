@@ -85,12 +85,19 @@ impl PullHandle {
         demand.whole += usize::from(whole);
         drop(demand);
         self.demand_changed.notify_one();
-        Interest { pull: self.clone(), number, whole }
+        Interest {
+            pull: self.clone(),
+            number,
+            whole,
+        }
     }
 
     /// Bytes of data that are there, and in all.
     pub fn progress(&self) -> (u64, u64) {
-        (self.done_bytes.load(Ordering::Relaxed), self.manifest.data_size())
+        (
+            self.done_bytes.load(Ordering::Relaxed),
+            self.manifest.data_size(),
+        )
     }
 
     fn is_present(&self, index: u32) -> bool {
@@ -169,9 +176,7 @@ impl Peers {
     ) -> Result<Arc<Manifest>, String> {
         lease.add_manifest(id);
         let store = self.store.clone();
-        if let Some(Ok(manifest)) =
-            super::serve::blocking(move || store.manifest(id)).await
-        {
+        if let Some(Ok(manifest)) = super::serve::blocking(move || store.manifest(id)).await {
             return Ok(manifest);
         }
         let mut reasons = Vec::new();
@@ -185,7 +190,9 @@ impl Peers {
                     let store = self.store.clone();
                     let lease = store.lease();
                     let stored = super::serve::blocking(move || {
-                        store.put_manifest(&manifest, &lease).map(|_| Arc::new(manifest))
+                        store
+                            .put_manifest(&manifest, &lease)
+                            .map(|_| Arc::new(manifest))
                     });
                     return match stored.await {
                         Some(Ok(manifest)) => Ok(manifest),
@@ -200,7 +207,10 @@ impl Peers {
         if reasons.is_empty() {
             reasons.push("no other site is known to hold it".into());
         }
-        Err(format!("the image's manifest could not be fetched ({})", reasons.join("; ")))
+        Err(format!(
+            "the image's manifest could not be fetched ({})",
+            reasons.join("; ")
+        ))
     }
 
     /// The pull of a manifest that the store has, begun if it does not run. None if nothing is missing.
@@ -211,7 +221,9 @@ impl Peers {
         whole: bool,
     ) -> Result<Option<Interest>, String> {
         let running = |pulls: &HashMap<ManifestId, Arc<PullHandle>>| {
-            let handle = pulls.get(&id).filter(|pull| pull.outcome.borrow().is_none());
+            let handle = pulls
+                .get(&id)
+                .filter(|pull| pull.outcome.borrow().is_none());
             handle.map(|handle| handle.interest(whole))
         };
         if let Some(interest) = running(&self.pulls.active.lock()) {
@@ -279,11 +291,22 @@ impl Plan {
             if present[index] {
                 local_bytes += u64::from(*len);
             } else if first[index] == index as u32 {
-                wanted.push(Wanted { index: index as u32, len: *len });
+                wanted.push(Wanted {
+                    index: index as u32,
+                    len: *len,
+                });
             }
         }
         let ids = chunks.iter().map(|(id, _)| *id).collect();
-        Ok(Self { manifest, ids, first, present, wanted, local_bytes, lease })
+        Ok(Self {
+            manifest,
+            ids,
+            first,
+            present,
+            wanted,
+            local_bytes,
+            lease,
+        })
     }
 }
 
@@ -299,7 +322,11 @@ struct Job {
 
 /// What the store has done.
 enum Stored {
-    Chunks { peer: u64, request: u32, indexes: Vec<u32> },
+    Chunks {
+        peer: u64,
+        request: u32,
+        indexes: Vec<u32>,
+    },
     Committed,
     Failed(String),
 }
@@ -338,7 +365,11 @@ impl Task {
         image: Option<Uuid>,
     ) -> Self {
         let lens: Vec<u32> = plan.manifest.chunks().map(|(_, len)| len).collect();
-        let index_of = plan.wanted.iter().map(|w| (plan.ids[w.index as usize], w.index)).collect();
+        let index_of = plan
+            .wanted
+            .iter()
+            .map(|w| (plan.ids[w.index as usize], w.index))
+            .collect();
         let mut repeats = HashMap::new();
         for (index, first) in plan.first.iter().enumerate() {
             if !plan.present[index] {
@@ -394,7 +425,9 @@ impl Task {
                 return self.commit().await;
             }
             let timeout = self.pull.next_timeout();
-            let sleep = timeout.map_or(Duration::from_secs(3600), |at| at.saturating_sub(self.now()));
+            let sleep = timeout.map_or(Duration::from_secs(3600), |at| {
+                at.saturating_sub(self.now())
+            });
             tokio::select! {
                 biased;
                 stored = self.stored.recv() => self.take_stored(stored)?,
@@ -416,14 +449,20 @@ impl Task {
     }
 
     fn can_store(&self) -> bool {
-        self.store_in.as_ref().is_some_and(|queue| queue.capacity() > 0)
+        self.store_in
+            .as_ref()
+            .is_some_and(|queue| queue.capacity() > 0)
     }
 
     /// Carries out what the planner wants; true when it wants nothing more.
     fn act(&mut self) -> Result<bool, String> {
         while let Some(output) = self.pull.poll() {
             match output {
-                Output::Request { peer, request, chunks } => {
+                Output::Request {
+                    peer,
+                    request,
+                    chunks,
+                } => {
                     let sent = self.sessions.get_mut(&peer).map(|s| s.get(request, chunks));
                     if let Some(Err(error)) = sent {
                         self.lose(peer, &error.to_string());
@@ -453,8 +492,14 @@ impl Task {
     fn drop_session(&mut self, peer: u64, reason: &str) {
         self.shunned.insert(peer, Instant::now());
         if let Some(session) = self.sessions.remove(&peer) {
-            tracing::warn!(pull = self.number, peer = session.link.site, reason, "holder dropped");
-            self.reasons.push(format!("{}: {reason}", session.link.site));
+            tracing::warn!(
+                pull = self.number,
+                peer = session.link.site,
+                reason,
+                "holder dropped"
+            );
+            self.reasons
+                .push(format!("{}: {reason}", session.link.site));
             let excess = self.reasons.len().saturating_sub(HOLDERS_MAX);
             self.reasons.drain(..excess);
         }
@@ -463,10 +508,19 @@ impl Task {
     fn take_event(&mut self, event: Event) {
         let now = self.now();
         match event {
-            Event::Frame { peer, request, frame, chunks } => {
-                let Some(session) = self.sessions.get(&peer) else { return };
-                let indexes: Option<Vec<u32>> =
-                    chunks.iter().map(|c| self.index_of.get(&c.id()).copied()).collect();
+            Event::Frame {
+                peer,
+                request,
+                frame,
+                chunks,
+            } => {
+                let Some(session) = self.sessions.get(&peer) else {
+                    return;
+                };
+                let indexes: Option<Vec<u32>> = chunks
+                    .iter()
+                    .map(|c| self.index_of.get(&c.id()).copied())
+                    .collect();
                 let Some(indexes) = indexes else {
                     let reason = "it sent chunks that nobody asked for".to_owned();
                     self.pull.handle_fault(peer, reason, now);
@@ -476,14 +530,28 @@ impl Task {
                 entry.0.clone_from(&session.link.site);
                 entry.1.wire += frame.len() as u64;
                 entry.1.raw += chunks.iter().map(|c| u64::from(c.len())).sum::<u64>();
-                let wanted = indexes.iter().map(|i| !self.handle.is_present(*i)).collect();
-                let job = Job { peer, request, frame, chunks, indexes, wanted };
+                let wanted = indexes
+                    .iter()
+                    .map(|i| !self.handle.is_present(*i))
+                    .collect();
+                let job = Job {
+                    peer,
+                    request,
+                    frame,
+                    chunks,
+                    indexes,
+                    wanted,
+                };
                 // There is room: events are taken only then.
                 if let Some(queue) = &self.store_in {
                     let _sent = queue.try_send(job);
                 }
             }
-            Event::Done { peer, request, missing } => {
+            Event::Done {
+                peer,
+                request,
+                missing,
+            } => {
                 if let Some(session) = self.sessions.get_mut(&peer) {
                     session.done(request);
                 }
@@ -512,7 +580,11 @@ impl Task {
     fn take_stored(&mut self, stored: Option<Stored>) -> Result<(), String> {
         let now = self.now();
         match stored {
-            Some(Stored::Chunks { peer, request, indexes }) => {
+            Some(Stored::Chunks {
+                peer,
+                request,
+                indexes,
+            }) => {
                 for &index in &indexes {
                     if !self.handle.present[index as usize].swap(true, Ordering::AcqRel) {
                         let times = self.repeats.get(&index).copied().unwrap_or(1);
@@ -558,7 +630,10 @@ impl Task {
                 } else {
                     self.reasons.join("; ")
                 };
-                Err(format!("{} bytes are missing: {why}", self.pull.left_bytes()))
+                Err(format!(
+                    "{} bytes are missing: {why}",
+                    self.pull.left_bytes()
+                ))
             }
             _ => Ok(()),
         }
@@ -576,18 +651,27 @@ impl Task {
                 continue;
             }
             let opened = async {
-                let link = self.peers.link_to(&holder).await.map_err(|e| format!("{e:#}"))?;
+                let link = self
+                    .peers
+                    .link_to(&holder)
+                    .await
+                    .map_err(|e| format!("{e:#}"))?;
                 let events = self.events.0.clone();
                 let session = Session::open(link, self.handle.manifest_id, events).await;
                 session.map_err(|e| e.to_string())
             };
             match opened.await {
                 Ok(session) => {
-                    let info =
-                        PeerInfo { distance: holder.distance, rtt: session.link.rtt() };
+                    let info = PeerInfo {
+                        distance: holder.distance,
+                        rtt: session.link.rtt(),
+                    };
                     // Believed until its own word comes, which saves a round trip.
-                    let have =
-                        if holder.complete { Have::All } else { Have::Part(Default::default()) };
+                    let have = if holder.complete {
+                        Have::All
+                    } else {
+                        Have::Part(Default::default())
+                    };
                     self.sessions.insert(holder.number, session);
                     let now = self.now();
                     self.pull.add_peer(holder.number, info, have, now);
@@ -622,13 +706,18 @@ impl Task {
         let receipt = self.receipt(&result);
         self.sessions.clear();
         if result.is_ok() {
-            self.peers.metrics.pull(receipt.seconds, receipt.bound_seconds);
+            self.peers
+                .metrics
+                .pull(receipt.seconds, receipt.bound_seconds);
             self.peers.holding_changed(self.handle.manifest_id).await;
         }
         self.peers.receipts.add(receipt);
         {
             let mut active = self.peers.pulls.active.lock();
-            if active.get(&self.handle.manifest_id).is_some_and(|p| Arc::ptr_eq(p, &self.handle)) {
+            if active
+                .get(&self.handle.manifest_id)
+                .is_some_and(|p| Arc::ptr_eq(p, &self.handle))
+            {
                 active.remove(&self.handle.manifest_id);
             }
         }
@@ -651,7 +740,10 @@ impl Task {
                 Some((*peer, rate * bytes.wire as f64 / bytes.raw as f64))
             })
             .collect();
-        let all = Class { holders: (0..rates.len()).collect(), bytes: wire };
+        let all = Class {
+            holders: (0..rates.len()).collect(),
+            bytes: wire,
+        };
         let bound = lower_bound(&rates, &[all], None);
         let name = |peer: &u64| self.bytes.get(peer).map(|(name, _)| name.clone());
         Receipt {
@@ -693,9 +785,18 @@ fn store_frames(
             if !job.chunks.is_empty() {
                 writer.put_frame(&job.frame, job.chunks, &job.wanted)?;
             }
-            let Job { peer, request, indexes, .. } = job;
+            let Job {
+                peer,
+                request,
+                indexes,
+                ..
+            } = job;
             // A pull that has ended listens no more; what came is stored all the same.
-            let _gone = out.send(Stored::Chunks { peer, request, indexes });
+            let _gone = out.send(Stored::Chunks {
+                peer,
+                request,
+                indexes,
+            });
         }
         writer.commit()
     };

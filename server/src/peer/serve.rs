@@ -50,7 +50,11 @@ struct Opened {
 
 impl Server {
     pub(super) fn new(store: Store, level: i32) -> Self {
-        Self { store, slices: Arc::new(Semaphore::new(SLICES_MAX)), level }
+        Self {
+            store,
+            slices: Arc::new(Semaphore::new(SLICES_MAX)),
+            level,
+        }
     }
 
     /// Serves one fetch stream to its end.
@@ -113,12 +117,14 @@ impl Server {
                         let Some(opened) = &opened else {
                             return Err(MessageError::Unexpected("get before open"));
                         };
-                        let (missing, used) =
-                            self.get(link, send, opened, request, &chunks, encoder).await?;
+                        let (missing, used) = self
+                            .get(link, send, opened, request, &chunks, encoder)
+                            .await?;
                         encoder = used;
                         missing
                     };
-                    self.send(link, send, FetchReply::Done { request, missing }).await?;
+                    self.send(link, send, FetchReply::Done { request, missing })
+                        .await?;
                 }
                 FetchRequest::Cancel { .. } => {}
             }
@@ -149,7 +155,12 @@ impl Server {
             let chunks: Vec<_> = manifest.chunks().collect();
             let told = held(&store, &chunks).ok()?;
             let complete = told.count() == chunks.len() as u64;
-            Some(Opened { manifest, chunks: Arc::new(chunks), told, complete })
+            Some(Opened {
+                manifest,
+                chunks: Arc::new(chunks),
+                told,
+                complete,
+            })
         })
         .await
         .flatten()
@@ -161,7 +172,9 @@ impl Server {
         opened: &mut Opened,
     ) -> Result<(), MessageError> {
         let (store, chunks) = (self.store.clone(), opened.chunks.clone());
-        let Some(Ok(now)) = blocking(move || held(&store, &chunks)).await else { return Ok(()) };
+        let Some(Ok(now)) = blocking(move || held(&store, &chunks)).await else {
+            return Ok(());
+        };
         if now == opened.told {
             return Ok(());
         }
@@ -187,7 +200,9 @@ impl Server {
             let (mut slice, mut len) = (Vec::new(), 0);
             while let Some(&index) = indexes.peek() {
                 let Some(&(id, chunk_len)) = opened.chunks.get(index as usize) else {
-                    return Err(MessageError::Unexpected("a chunk index beyond the manifest"));
+                    return Err(MessageError::Unexpected(
+                        "a chunk index beyond the manifest",
+                    ));
                 };
                 if len > 0 && len + u64::from(chunk_len) > SLICE_LEN {
                     break;
@@ -211,7 +226,11 @@ impl Server {
                 made.map_err(|_| MessageError::Unexpected("the holder failed"))?;
             missing.extend(lacking);
             for frame in frames {
-                let head = FetchReply::Frame { request, frame: Bytes::new() }.encode();
+                let head = FetchReply::Frame {
+                    request,
+                    frame: Bytes::new(),
+                }
+                .encode();
                 link.tx_bytes.inc_by((head.len() + frame.len()) as u64);
                 message::write_parts(send, &head, &frame).await?;
             }
@@ -233,8 +252,10 @@ fn make_frames(
     loop {
         let ids: Vec<ChunkId> = present.iter().map(|(_, id)| *id).collect();
         let missing: HashSet<usize> = store.missing(&ids)?.into_iter().collect();
-        let (gone, there): (Vec<_>, Vec<_>) =
-            present.iter().enumerate().partition(|(i, _)| missing.contains(i));
+        let (gone, there): (Vec<_>, Vec<_>) = present
+            .iter()
+            .enumerate()
+            .partition(|(i, _)| missing.contains(i));
         lacking.extend(gone.iter().map(|(_, (index, _))| *index));
         present = there.into_iter().map(|(_, chunk)| *chunk).collect();
         let ids: Vec<ChunkId> = present.iter().map(|(_, id)| *id).collect();

@@ -25,9 +25,18 @@ const REQUESTS_MAX: usize = 256;
 /// What a holder's streams bring.
 pub(super) enum Event {
     /// A frame whose chunks were verified.
-    Frame { peer: u64, request: u32, frame: Bytes, chunks: Vec<VerifiedChunk> },
+    Frame {
+        peer: u64,
+        request: u32,
+        frame: Bytes,
+        chunks: Vec<VerifiedChunk>,
+    },
     /// A request has ended.
-    Done { peer: u64, request: u32, missing: Runs },
+    Done {
+        peer: u64,
+        request: u32,
+        missing: Runs,
+    },
     /// What the holder has.
     Have { peer: u64, runs: Runs },
     /// The holder broke the rules.
@@ -78,7 +87,13 @@ impl Session {
             let _fits = requests.try_send(FetchRequest::Open(manifest));
             streams.push(requests);
         }
-        Ok(Self { link, streams, requests: HashMap::new(), next: 0, _tasks: tasks })
+        Ok(Self {
+            link,
+            streams,
+            requests: HashMap::new(),
+            next: 0,
+            _tasks: tasks,
+        })
     }
 
     /// Asks for chunks.
@@ -118,9 +133,18 @@ async fn read_replies(link: Arc<Link>, mut recv: RecvStream, events: mpsc::Sende
                 link.touch();
                 take(peer, &bytes).await
             }
-            Ok(None) => Event::Lost { peer, reason: "it ended the stream".into() },
-            Err(error @ MessageError::Lost(_)) => Event::Lost { peer, reason: error.to_string() },
-            Err(error) => Event::Fault { peer, reason: error.to_string() },
+            Ok(None) => Event::Lost {
+                peer,
+                reason: "it ended the stream".into(),
+            },
+            Err(error @ MessageError::Lost(_)) => Event::Lost {
+                peer,
+                reason: error.to_string(),
+            },
+            Err(error) => Event::Fault {
+                peer,
+                reason: error.to_string(),
+            },
         };
         let last = matches!(event, Event::Lost { .. } | Event::Fault { .. });
         // A pull that has ended takes no events.
@@ -137,17 +161,36 @@ async fn take(peer: u64, bytes: &Bytes) -> Event {
         Ok(FetchReply::Frame { request, frame }) => {
             let work = frame.clone();
             match super::serve::blocking(move || decode(&work)).await {
-                Some(Ok(chunks)) => Event::Frame { peer, request, frame, chunks },
-                Some(Err(error)) => Event::Fault { peer, reason: format!("a bad frame: {error}") },
-                None => Event::Lost { peer, reason: "decoding failed here".into() },
+                Some(Ok(chunks)) => Event::Frame {
+                    peer,
+                    request,
+                    frame,
+                    chunks,
+                },
+                Some(Err(error)) => Event::Fault {
+                    peer,
+                    reason: format!("a bad frame: {error}"),
+                },
+                None => Event::Lost {
+                    peer,
+                    reason: "decoding failed here".into(),
+                },
             }
         }
-        Ok(FetchReply::Done { request, missing }) => Event::Done { peer, request, missing },
+        Ok(FetchReply::Done { request, missing }) => Event::Done {
+            peer,
+            request,
+            missing,
+        },
         Ok(FetchReply::Have(runs)) => Event::Have { peer, runs },
-        Ok(FetchReply::Manifest(_)) => {
-            Event::Fault { peer, reason: "a manifest that nobody asked for".into() }
-        }
-        Err(error) => Event::Fault { peer, reason: error.to_string() },
+        Ok(FetchReply::Manifest(_)) => Event::Fault {
+            peer,
+            reason: "a manifest that nobody asked for".into(),
+        },
+        Err(error) => Event::Fault {
+            peer,
+            reason: error.to_string(),
+        },
     }
 }
 
@@ -157,23 +200,34 @@ pub(super) async fn fetch_manifest(
     id: ManifestId,
 ) -> Result<Option<Manifest>, MessageError> {
     let lost = |error: String| MessageError::Lost(error);
-    let (mut send, mut recv) =
-        link.connection.open_bi().await.map_err(|e| lost(e.to_string()))?;
+    let (mut send, mut recv) = link
+        .connection
+        .open_bi()
+        .await
+        .map_err(|e| lost(e.to_string()))?;
     link.touch();
-    send.write_all(&[StreamKind::Fetch.number()]).await.map_err(|e| lost(e.to_string()))?;
+    send.write_all(&[StreamKind::Fetch.number()])
+        .await
+        .map_err(|e| lost(e.to_string()))?;
     message::write(&mut send, &FetchRequest::WantManifest(id).encode()).await?;
     let reply = message::read(&mut recv, MANIFEST_LEN_MAX as usize + 16).await?;
     let reply = reply.ok_or(MessageError::Unexpected("it ended the stream"))?;
     link.rx_bytes.inc_by(reply.len() as u64);
     let FetchReply::Manifest(bytes) = FetchReply::decode(&reply)? else {
-        return Err(MessageError::Unexpected("it answered something else than a manifest"));
+        return Err(MessageError::Unexpected(
+            "it answered something else than a manifest",
+        ));
     };
     if bytes.is_empty() {
         return Ok(None);
     }
     if ManifestId::of(&bytes) != id {
-        return Err(MessageError::Unexpected("it sent another manifest than it was asked for"));
+        return Err(MessageError::Unexpected(
+            "it sent another manifest than it was asked for",
+        ));
     }
     let decoded = super::serve::blocking(move || Manifest::decode(&bytes)).await;
-    Ok(Some(decoded.ok_or(MessageError::Unexpected("decoding failed here"))??))
+    Ok(Some(decoded.ok_or(MessageError::Unexpected(
+        "decoding failed here",
+    ))??))
 }

@@ -88,7 +88,11 @@ impl Peers {
             .filter_map(|image| {
                 let manifest = image.data.as_ref()?.manifest;
                 let complete = self.gossip.holds(name, manifest)?;
-                Some(HeldImage { id: image.id, name: image.name.clone(), complete })
+                Some(HeldImage {
+                    id: image.id,
+                    name: image.name.clone(),
+                    complete,
+                })
             })
             .collect();
         Some(SiteDetail { site, images })
@@ -100,13 +104,18 @@ impl Peers {
         let stats = link.connection.stats().path;
         Some(LinkView {
             rtt_ms: link.rtt().as_secs_f64() * 1000.0,
-            rtt_min_ms: path.as_ref().and_then(|p| p.min_rtt).map(|t| t.as_secs_f64() * 1000.0),
+            rtt_min_ms: path
+                .as_ref()
+                .and_then(|p| p.min_rtt)
+                .map(|t| t.as_secs_f64() * 1000.0),
             rate: path.as_ref().map(|p| p.rate).filter(|rate| *rate > 0),
             rx_bytes: link.rx_bytes.get(),
             tx_bytes: link.tx_bytes.get(),
             packets_sent: stats.sent_packets,
             packets_lost: stats.lost_packets,
-            state: path.as_ref().map(|p| format!("{:?}", p.state).to_lowercase()),
+            state: path
+                .as_ref()
+                .map(|p| format!("{:?}", p.state).to_lowercase()),
         })
     }
 }

@@ -1,6 +1,8 @@
 //! A site as its clients and its operator see it, one module per question. Everything goes over real sockets to
 //! a real daemon with a real store.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 mod http;
 mod site;
 

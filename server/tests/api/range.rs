@@ -1,5 +1,6 @@
 //! Does a download send exactly the bytes that are asked for?
 
+use crate::http::Connection;
 use crate::site::{Site, noise};
 
 #[test]
@@ -54,6 +55,16 @@ fn the_table_of_the_api() {
     get("Range", "bytes=0-1,5-6").expect(400);
     let old = get("Content-Range", "bytes 0-99/*").expect(206);
     assert!(old.body == bytes[..100]);
+    // What qemu asks first.
+    let mut connection = Connection::open(site.api);
+    connection
+        .send(format!(
+            "HEAD /v2/images/{id}/file HTTP/1.1\r\nHost: site\r\n\r\n"
+        ))
+        .unwrap();
+    let head = connection.head().unwrap().expect(200);
+    assert_eq!(head.header("content-length"), Some("100000"));
+    assert_eq!(head.header("accept-ranges"), Some("bytes"));
     // Nothing to take a part of.
     let queued = site.create(serde_json::json!({}));
     let request = site.request("GET", &format!("/v2/images/{queued}/file"));
