@@ -1,10 +1,16 @@
-//! Admin API of one site: its state, and the upkeep of its store.
+//! Admin API of one site: its state, the upkeep of its store, and the mesh around it.
 
+mod mesh;
 mod operation;
 
+pub use mesh::{
+    HeldImage, Link, PeerBytes, PreseedProgress, PreseedReport, PreseedState, Receipt, Site,
+    SiteDetail, Target,
+};
 pub use operation::{Event, LINE_LEN_MAX, Operation, Progress};
 
 use reqwest::Method;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -25,22 +31,12 @@ impl<'a> AdminApi<'a> {
 
     /// What the site is and holds.
     pub async fn status(&self) -> Result<SiteStatus> {
-        self.client
-            .document(
-                self.client
-                    .request(Api::Admin, Method::GET, &["v1", "status"]),
-            )
-            .await
+        self.get(&["v1", "status"]).await
     }
 
     /// What the store holds and takes on disk.
     pub async fn store_stats(&self) -> Result<StoreStats> {
-        self.client
-            .document(
-                self.client
-                    .request(Api::Admin, Method::GET, &["v1", "store"]),
-            )
-            .await
+        self.get(&["v1", "store"]).await
     }
 
     /// Frees the space of chunks that no image needs; with `dry_run` only counts them.
@@ -60,6 +56,11 @@ impl<'a> AdminApi<'a> {
             .client
             .request(Api::Admin, Method::POST, &["v1", "store", "verify"]);
         Operation::start(self.client, request).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T> {
+        let request = self.client.request(Api::Admin, Method::GET, path);
+        self.client.document(request).await
     }
 }
 

@@ -15,9 +15,9 @@ pub const LINE_LEN_MAX: usize = 4 << 20;
 
 /// What an [`Operation`] says.
 #[derive(Clone, Debug)]
-pub enum Event<T> {
+pub enum Event<T, P = Progress> {
     /// Any number of times, before the result.
-    Progress(Progress),
+    Progress(P),
     /// Exactly once, last.
     Done(T),
 }
@@ -36,30 +36,31 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Work that a site is doing. Dropping this does not promise to stop the work.
+/// Work that a site is doing, which ends in a report `T` and tells its progress as `P`. Dropping
+/// this does not promise to stop the work.
 #[derive(Debug)]
-pub struct Operation<T> {
+pub struct Operation<T, P = Progress> {
     response: Response,
     unread: BytesMut,
-    report: PhantomData<fn() -> T>,
+    event: PhantomData<fn() -> Event<T, P>>,
 }
 
 /// One line. The last of a stream is a result or an error.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Line<T> {
-    Progress(Progress),
+enum Line<T, P> {
+    Progress(P),
     Result(T),
     Error(AdminError),
 }
 
-impl<T: DeserializeOwned> Operation<T> {
+impl<T: DeserializeOwned, P: DeserializeOwned> Operation<T, P> {
     pub(super) async fn start(client: &Client, request: RequestBuilder) -> Result<Self> {
         let response = client.send(request).await?;
         Ok(Self {
             response,
             unread: BytesMut::new(),
-            report: PhantomData,
+            event: PhantomData,
         })
     }
 
@@ -69,7 +70,7 @@ impl<T: DeserializeOwned> Operation<T> {
     /// # Errors
     /// [`Error::Operation`] if the work failed, [`Error::Interrupted`] if the stream ended without
     /// a result: the work went on or stopped with the daemon.
-    pub async fn next(&mut self) -> Result<Event<T>> {
+    pub async fn next(&mut self) -> Result<Event<T, P>> {
         let line = loop {
             if let Some(line) = split_line(&mut self.unread) {
                 break line;
@@ -130,7 +131,7 @@ mod tests {
 
     #[test]
     fn lines_are_what_the_admin_api_says() {
-        let count = |line| match serde_json::from_str::<Line<u32>>(line).unwrap() {
+        let count = |line| match serde_json::from_str::<Line<u32, Progress>>(line).unwrap() {
             Line::Progress(progress) => (progress.done, progress.total),
             _ => panic!("not a progress line"),
         };
@@ -140,9 +141,7 @@ mod tests {
         assert_eq!(count(packs), (1, 2));
         let unknown = r#"{"progress":{"stage":"x","done_apples":1,"total_apples":2}}"#;
         assert_eq!(count(unknown), (0, 0));
-        assert!(matches!(
-            serde_json::from_str(r#"{"result":7}"#).unwrap(),
-            Line::Result(7)
-        ));
+        let result = serde_json::from_str::<Line<u32, Progress>>(r#"{"result":7}"#).unwrap();
+        assert!(matches!(result, Line::Result(7)));
     }
 }

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use serde::Serialize;
 use vitrail::ca;
 
 use crate::cli::exit::Exit;
@@ -24,32 +23,24 @@ pub(super) enum Command {
         /// Where the authority is kept.
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
-        /// How long the certificate is valid.
+        /// Days for which the certificate is valid, 1 to 3650.
         #[arg(long, value_name = "N", default_value_t = ca::SITE_VALID_DAYS)]
         days: u32,
     },
 }
 
-#[derive(Serialize)]
-struct Files {
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
 pub(super) fn run(command: Command, output: Output) -> anyhow::Result<Exit> {
-    let written = match command {
+    let files = match command {
         Command::Init { dir } => ca::init(&dir)?,
         Command::Issue { site, dir, days } => ca::issue(&dir, &site, days)?,
     };
-    let files = Files {
-        certificate: written.certificate,
-        key: written.key,
-    };
-    output.print(&files, |files| {
-        let mut table = Table::default();
-        table.field("certificate", files.certificate.display().to_string());
-        table.field("key", files.key.display().to_string());
-        table
-    })?;
+    output.print(&files, table)?;
     Ok(Exit::Success)
+}
+
+fn table(files: &ca::Files) -> Table {
+    let mut table = Table::default();
+    table.field("certificate", files.certificate.display().to_string());
+    table.field("key", files.key.display().to_string());
+    table
 }

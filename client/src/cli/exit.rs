@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use vitrail::Error;
+use vitrail::ca::CaError;
 use vitrail::transfer::{PullError, PushError, UploadFailure};
 
 use crate::cli::output::Output;
@@ -21,11 +22,12 @@ pub(crate) enum Exit {
     Refused,
     Unreachable,
     Damaged,
+    Incomplete,
     Interrupted,
 }
 
 impl Exit {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Success,
         Self::Failed,
         Self::Usage,
@@ -33,6 +35,7 @@ impl Exit {
         Self::Refused,
         Self::Unreachable,
         Self::Damaged,
+        Self::Incomplete,
         Self::Interrupted,
     ];
 
@@ -45,6 +48,7 @@ impl Exit {
             Self::Refused => 4,
             Self::Unreachable => 5,
             Self::Damaged => 6,
+            Self::Incomplete => 7,
             // What a shell says of a process that Ctrl-C has ended.
             Self::Interrupted => 130,
         }
@@ -55,12 +59,13 @@ impl Exit {
             Self::Success => "done",
             Self::Failed => "the operation failed",
             Self::Usage => "wrong arguments",
-            Self::NotFound => "no such image",
+            Self::NotFound => "no such image or site",
             Self::Refused => "the site refused the request (4xx)",
             Self::Unreachable => {
                 "no connection, or it broke, or the site is in trouble (5xx): try again later"
             }
             Self::Damaged => "verification failed: data are damaged or missing",
+            Self::Incomplete => "not every site holds every image",
             Self::Interrupted => "interrupted by a signal",
         }
     }
@@ -127,6 +132,8 @@ fn classify(error: &anyhow::Error) -> (Exit, Option<Cow<'_, str>>) {
         pull(error)
     } else if let Some(error) = error.downcast_ref::<PushError>() {
         push(error)
+    } else if let Some(error) = error.downcast_ref::<CaError>() {
+        ca(error)
     } else {
         (Exit::Failed, None)
     }
@@ -161,6 +168,21 @@ fn push(error: &PushError) -> (Exit, Option<Cow<'_, str>>) {
             UploadFailure::Cancelled => (Exit::Interrupted, None),
             _ => (Exit::Failed, None),
         },
+        _ => (Exit::Failed, None),
+    }
+}
+
+fn ca(error: &CaError) -> (Exit, Option<Cow<'_, str>>) {
+    match error {
+        CaError::Name { .. } => (
+            Exit::Usage,
+            Some("use 1 to 63 letters, digits, '-', '_' or '.'; not `ca`".into()),
+        ),
+        CaError::Validity { .. } => (Exit::Usage, None),
+        CaError::Exists { .. } => (
+            Exit::Failed,
+            Some("remove it first if it is to be replaced".into()),
+        ),
         _ => (Exit::Failed, None),
     }
 }

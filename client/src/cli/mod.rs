@@ -5,7 +5,9 @@ mod ca;
 mod exit;
 mod image;
 mod output;
+mod preseed;
 mod progress;
+mod site;
 mod status;
 mod store;
 
@@ -43,7 +45,7 @@ struct Global {
     )]
     endpoint: Url,
 
-    /// Admin API of the site, used by `store` and `status`.
+    /// Admin API of the site, used by `store`, `site`, `preseed` and `status`.
     #[arg(
         long, global = true, value_name = "URL",
         env = "VITRAIL_ADMIN_ENDPOINT", default_value_t = Config::default().admin_endpoint
@@ -60,6 +62,13 @@ enum Command {
     /// Move images in and out of a site, and look after their records.
     #[command(subcommand)]
     Image(image::Command),
+    /// Bring images to sites, and wait until they hold them.
+    ///
+    /// Done is what is on the disks of a site. Ending the command does not stop the sites.
+    Preseed(preseed::Preseed),
+    /// Look at the sites of the mesh.
+    #[command(subcommand)]
+    Site(site::Command),
     /// Look after the store of a site.
     #[command(subcommand)]
     Store(store::Command),
@@ -116,6 +125,8 @@ fn execute(cli: Cli, output: Output) -> anyhow::Result<Exit> {
     runtime.block_on(async {
         match cli.command {
             Command::Image(command) => image::run(command, &context).await,
+            Command::Preseed(preseed) => preseed.run(&context).await,
+            Command::Site(command) => site::run(command, &context).await,
             Command::Store(command) => store::run(command, &context).await,
             Command::Status => status::run(&context).await,
             Command::Ca(_) | Command::Completions { .. } => {

@@ -39,7 +39,15 @@ impl Output {
     /// Tells people what was done; programs have the document.
     pub(crate) fn note(self, message: &str) {
         if !self.json {
-            eprintln!("{message}");
+            eprintln!("{}", clean(message));
+        }
+    }
+
+    /// Tells people more than fits a line.
+    pub(crate) fn note_table(self, table: &Table) -> io::Result<()> {
+        match self.json {
+            true => Ok(()),
+            false => table.write(&mut io::stderr().lock()),
         }
     }
 }
@@ -61,11 +69,10 @@ impl Table {
         }
     }
 
-    /// Adds a row. Control characters do not reach the terminal.
+    /// Adds a row.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = impl Into<String>>) {
-        let clean = |cell: String| cell.replace(char::is_control, "\u{fffd}");
-        self.rows
-            .push(cells.into_iter().map(|cell| clean(cell.into())).collect());
+        let cells = cells.into_iter().map(|cell| clean(&cell.into()));
+        self.rows.push(cells.collect());
     }
 
     /// Adds a row of a name and its value.
@@ -95,6 +102,11 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// Text from elsewhere without its control characters, which must not reach the terminal.
+pub(crate) fn clean(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// `3.00 GiB`; `-` if it is not known.

@@ -2,16 +2,16 @@
 
 use std::io::{self, IsTerminal};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::output::Output;
+use crate::cli::output::{Output, clean};
 
 const IN_BYTES: &str =
     "{msg} [{bar:32}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
 const IN_PERCENT: &str = "{msg} [{bar:32}] {percent}% {eta}";
 
 /// A bar on stderr. Clones are the same bar. It vanishes when the last one is dropped. Nothing is
-/// shown with `--json` or if stderr is not a terminal.
+/// shown if [`is_shown`] is false.
 #[derive(Clone)]
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -29,9 +29,15 @@ impl Progress {
         Self::new(output, label, total, IN_PERCENT)
     }
 
+    /// For a row of transfers, one after the other, beside other bars.
+    pub(crate) fn of_bytes_among(bars: &MultiProgress, output: Output) -> Self {
+        let mut progress = Self::of_bytes(output, "", 0);
+        progress.bar = bars.add(progress.bar);
+        progress
+    }
+
     fn new(output: Output, label: &str, total: u64, template: &str) -> Self {
-        let shown = !output.is_json() && io::stderr().is_terminal();
-        let target = if shown {
+        let target = if is_shown(output) {
             ProgressDrawTarget::stderr()
         } else {
             ProgressDrawTarget::hidden()
@@ -39,7 +45,7 @@ impl Progress {
         let style = ProgressStyle::with_template(template).expect("the template is valid");
         let bar = ProgressBar::with_draw_target(Some(total), target)
             .with_style(style.progress_chars("=> "))
-            .with_message(label.to_owned());
+            .with_message(clean(label));
         Self { bar, output }
     }
 
@@ -47,8 +53,23 @@ impl Progress {
         self.bar.set_position(done);
     }
 
+    pub(crate) fn set_total(&self, total: u64) {
+        self.bar.set_length(total);
+    }
+
+    /// Begins anew with the next transfer.
+    pub(crate) fn restart(&self, label: &str) {
+        self.bar.reset();
+        self.bar.set_message(clean(label));
+    }
+
     /// Says something above the bar.
     pub(crate) fn note(&self, message: &str) {
         self.bar.suspend(|| self.output.note(message));
     }
+}
+
+/// Whether somebody sees bars: not with `--json`, nor if stderr is not a terminal.
+pub(crate) fn is_shown(output: Output) -> bool {
+    !output.is_json() && io::stderr().is_terminal()
 }

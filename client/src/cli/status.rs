@@ -3,29 +3,66 @@
 use std::time::Duration;
 
 use indicatif::HumanDuration;
-use vitrail::admin::SiteStatus;
+use serde::Serialize;
+use vitrail::admin::{AdminApi, SiteStatus};
 
 use crate::cli::exit::Exit;
 use crate::cli::output::{Table, count, text};
 use crate::cli::{Context, store};
 
+#[derive(Serialize)]
+struct Status {
+    #[serde(flatten)]
+    site: SiteStatus,
+    /// None for a site that is alone.
+    mesh: Option<Mesh>,
+}
+
+/// Sites of the mesh, this one included.
+#[derive(Serialize)]
+struct Mesh {
+    sites_known: u64,
+    sites_up: u64,
+}
+
 pub(super) async fn run(context: &Context) -> anyhow::Result<Exit> {
-    let status = context.client.admin().status().await?;
-    context.output.print(&status, table)?;
+    let admin = context.client.admin();
+    let (site, mesh) = (admin.status().await?, mesh(admin).await?);
+    context.output.print(&Status { site, mesh }, table)?;
     Ok(Exit::Success)
 }
 
-fn table(status: &SiteStatus) -> Table {
-    let uptime = Duration::from_secs(status.uptime_s);
+async fn mesh(admin: AdminApi<'_>) -> vitrail::Result<Option<Mesh>> {
+    let sites = match admin.sites().await {
+        Err(error) if error.status() == Some(409) => return Ok(None),
+        sites => sites?,
+    };
+    Ok(Some(Mesh {
+        sites_known: sites.len() as u64,
+        sites_up: sites.iter().filter(|site| site.up).count() as u64,
+    }))
+}
+
+fn table(status: &Status) -> Table {
+    let Status { site, mesh } = status;
+    let uptime = Duration::from_secs(site.uptime_s);
+    let mesh = match mesh {
+        Some(mesh) => {
+            let (up, known) = (count(mesh.sites_up), count(mesh.sites_known));
+            format!("{up} of {known} sites up")
+        }
+        None => "none, this site is alone".to_owned(),
+    };
     let mut table = Table::default();
-    table.field("site", &status.site);
-    table.field("zone", text(status.zone.as_deref()));
-    table.field("version", &status.version);
+    table.field("site", &site.site);
+    table.field("zone", text(site.zone.as_deref()));
+    table.field("version", &site.version);
     table.field(
         "up since",
-        format!("{} ({})", status.started_at, HumanDuration(uptime)),
+        format!("{} ({})", site.started_at, HumanDuration(uptime)),
     );
-    table.field("images", count(status.images));
-    store::usage(&status.store, &mut table);
+    table.field("mesh", mesh);
+    table.field("images", count(site.images));
+    store::usage(&site.store, &mut table);
     table
 }

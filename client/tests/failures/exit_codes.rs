@@ -21,7 +21,7 @@ fn command(endpoint: &str, arguments: &[&str]) -> Command {
     command
 }
 
-async fn vitrail(endpoint: &str, arguments: &[&str]) -> Output {
+pub(crate) async fn vitrail(endpoint: &str, arguments: &[&str]) -> Output {
     command(endpoint, arguments).output().await.unwrap()
 }
 

@@ -3,6 +3,7 @@
 
 mod answers;
 mod exit_codes;
+mod mesh;
 mod pull;
 mod push;
 mod scripted;

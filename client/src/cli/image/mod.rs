@@ -3,6 +3,7 @@
 mod list;
 mod pull;
 mod push;
+mod receipt;
 mod rm;
 mod show;
 

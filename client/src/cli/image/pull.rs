@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use vitrail::Error;
 use vitrail::transfer::{PullEvent, PullOptions, Pulled, RetryPolicy, pull};
 
 use crate::cli::Context;
+use crate::cli::image::receipt::{self, Watch};
 use crate::cli::output::{Table, size};
 use crate::cli::progress::Progress;
 
@@ -33,6 +35,10 @@ pub(crate) struct Pull {
     /// in trouble (5xx).
     #[arg(long, value_name = "N", default_value_t = RetryPolicy::default().retries)]
     retries: u32,
+
+    /// Tell what the site had to fetch from other sites for this, and what that cost.
+    #[arg(long)]
+    receipt: bool,
 }
 
 impl Pull {
@@ -46,6 +52,10 @@ impl Pull {
         let image = retry
             .run(on_retry, async || client.images().find(&self.image).await)
             .await?;
+        let watch = match self.receipt {
+            true => Watch::start(client.admin(), &image.id).await?,
+            false => None,
+        };
 
         let progress = Progress::of_bytes(output, "pulling", image.size.unwrap_or(0));
         let on_event = |event: PullEvent<'_>| match event {
@@ -71,7 +81,7 @@ impl Pull {
             output.note("warning: not verified, as the site states no hash that is known here");
         }
         output.note(&summary(&file, &pulled));
-        let document = json!({
+        let mut document = json!({
             "id": image.id,
             "name": image.name,
             "file": file,
@@ -79,6 +89,16 @@ impl Pull {
             "received": pulled.received,
             "verified": pulled.verified,
         });
+        if self.receipt {
+            let receipt = match watch {
+                Some(watch) => watch.finish().await,
+                None => Ok(None),
+            };
+            let receipt = receipt
+                .with_context(|| format!("{file} is complete, but its receipt cannot be had"))?;
+            receipt::show(receipt.as_ref(), output)?;
+            document["receipt"] = json!(receipt);
+        }
         output.print(&document, |_| Table::default())?;
         Ok(())
     }
