@@ -76,7 +76,7 @@ pub(super) fn run(setup: &Setup, options: &Options, findings: &mut Findings) -> 
         let detail = json!({
             "payload_mbit": mbit, "image_bytes": image.len(), "payload_bytes": total,
             "client_bytes": received.load(Ordering::Relaxed),
-            "seconds": puller.receipt()?["seconds"], "lateness": mesh.counters()?.lateness,
+            "seconds": puller.receipt(&id)?["seconds"], "lateness": mesh.counters()?.lateness,
         });
         add("vitrail", mbit, Goal::AtLeast(0.9), detail)
     })?;

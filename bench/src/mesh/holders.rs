@@ -46,7 +46,7 @@ pub(super) fn run(setup: &Setup, options: &Options, findings: &mut Findings) -> 
                 "image_bytes": image.len(), "payload_bytes": cost.payload,
                 "interface_bytes": cost.interface, "seconds": seconds,
                 "uplink_mbit": options.uplink.as_bits_per_sec() as f64 / 1e6,
-                "receipt": puller.receipt()?, "lateness": mesh.counters()?.lateness,
+                "receipt": puller.receipt(&id)?, "lateness": mesh.counters()?.lateness,
             });
             findings.add(Finding {
                 experiment: "holders",

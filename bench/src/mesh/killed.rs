@@ -54,7 +54,7 @@ fn holder(setup: &Setup, options: &Options, findings: &mut Findings) -> Result<(
         detail: json!({
             "image_bytes": image.len(), "payload_bytes": payload,
             "interface_bytes": mesh.interface_rx(PULLER)? - before,
-            "seconds": times.all.as_secs_f64(), "receipt": mesh.site(PULLER)?.receipt()?,
+            "seconds": times.all.as_secs_f64(), "receipt": mesh.site(PULLER)?.receipt(&id)?,
             "lateness": mesh.counters()?.lateness,
         }),
     })
@@ -95,7 +95,7 @@ fn puller(setup: &Setup, options: &Options, findings: &mut Findings) -> Result<(
             "payload_bytes_after": after, "holders_payload_sent_bytes": sent,
             "interface_bytes": mesh.interface_rx(PULLER)? - before,
             "restart_seconds": restart.as_secs_f64(), "seconds_after": times.all.as_secs_f64(),
-            "receipt": mesh.site(PULLER)?.receipt()?, "lateness": mesh.counters()?.lateness,
+            "receipt": mesh.site(PULLER)?.receipt(&id)?, "lateness": mesh.counters()?.lateness,
         }),
     })
 }

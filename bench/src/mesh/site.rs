@@ -232,9 +232,15 @@ impl Site {
         self.metric("vitrail_peer_tx_bytes_total{")
     }
 
-    /// The receipt of the newest pull.
-    pub(super) fn receipt(&self) -> Result<Value> {
-        Ok(self.admin("/v1/receipts?limit=1")?[0].take())
+    /// The receipt of the newest pull of an image. A client may have its last byte before the pull ends.
+    pub(super) fn receipt(&self, id: &str) -> Result<Value> {
+        let mut receipt = Value::Null;
+        wait_until(&format!("a receipt of {id} at {}", self.name), || {
+            let mut receipts = self.admin(&format!("/v1/receipts?image={id}&limit=1"))?;
+            receipt = receipts.get_mut(0).map_or(Value::Null, Value::take);
+            Ok(!receipt.is_null())
+        })?;
+        Ok(receipt)
     }
 
     /// The sum over all labels.
