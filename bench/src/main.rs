@@ -9,7 +9,7 @@ use vitrail_bench::local::{LocalOptions, Options};
 use vitrail_bench::peers::Cache;
 use vitrail_bench::peers::glance::Glance;
 use vitrail_bench::wan::cli::{self as wan, WanCommand};
-use vitrail_bench::{api, chunks, corpus, local, micro, process};
+use vitrail_bench::{api, chunks, corpus, local, mesh, micro, process};
 
 /// Experiments that measure Vitrail beside what people use today.
 #[derive(Parser)]
@@ -49,6 +49,8 @@ enum Command {
         #[arg(long, default_value_t = 9292)]
         port: u16,
     },
+    /// Several sites on an emulated wide-area network
+    Mesh(mesh::Options),
     /// Emulate a wide-area network of namespaces
     #[command(subcommand)]
     Wan(WanCommand),
@@ -71,6 +73,7 @@ fn main() -> Result<ExitCode> {
             eprintln!("Glance answers at {}; Ctrl-C ends it", glance.api().url());
             glance.wait()?;
         }
+        Command::Mesh(options) => mesh::run(&options)?,
         Command::Wan(command) => return wan::run(command),
     }
     Ok(ExitCode::SUCCESS)

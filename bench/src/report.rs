@@ -135,7 +135,7 @@ fn compare(same: &[&Series], statistic: Statistic) -> Vec<Row> {
         },
         vitrail: ours
             .as_ref()
-            .map_or("missing".to_owned(), |(_, text)| text.clone()),
+            .map_or("-".to_owned(), |(_, text)| text.clone()),
         peer,
         peer_name: peer_name.to_owned(),
     };

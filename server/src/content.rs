@@ -138,8 +138,10 @@ impl ContentReader {
                 .await
                 .map_err(ContentError::Unreachable)?;
         }
+        let chunks = self.reader.chunk_range(unit);
         if shared.as_ref().is_none_or(Interest::has_ended) {
-            let begun = peers.pull(self.id, Some(self.image), self.whole).await;
+            let at = Some(chunks.start);
+            let begun = peers.pull(self.id, Some(self.image), self.whole, at).await;
             *shared = begun.map_err(ContentError::Unreachable)?;
         }
         let Some(interest) = shared.as_ref() else {
@@ -148,9 +150,7 @@ impl ContentReader {
         // Units are read side by side; each waits at its own place.
         let own = interest.pull().interest(false);
         drop(shared);
-        own.wait(self.reader.chunk_range(unit))
-            .await
-            .map_err(ContentError::Unreachable)
+        own.wait(chunks).await.map_err(ContentError::Unreachable)
     }
 }
 

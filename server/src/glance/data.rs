@@ -27,6 +27,9 @@ static CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 /// while a third piece is sent.
 const READ_AHEAD_UNITS: usize = 3;
 
+/// Most bytes of the first unit: a client's first byte waits for all of it, and it may come from far away.
+const FIRST_UNIT_MAX: u64 = 64 * 1024;
+
 /// The bytes of an image or, for `HEAD`, their length and that ranges of them can be asked for: qemu wants
 /// to know both before it reads.
 pub(super) async fn download(call: Call, id: &str) -> ApiResult<Response<Body>> {
@@ -112,6 +115,7 @@ async fn body(api: Arc<Api>, reader: Arc<ContentReader>, range: Range<u64>) -> A
         api: api.clone(),
         reader,
         rest: range,
+        unit_max: FIRST_UNIT_MAX,
         units: VecDeque::new(),
         sending: None,
     };
@@ -154,6 +158,8 @@ struct ReadAhead {
     api: Arc<Api>,
     reader: Arc<ContentReader>,
     rest: Range<u64>,
+    /// Most bytes of the next unit.
+    unit_max: u64,
     units: VecDeque<(Reading, Option<Reservation>)>,
     /// Of the unit that the client is receiving.
     sending: Option<Reservation>,
@@ -169,7 +175,9 @@ impl ReadAhead {
             if reservation.is_none() && !self.units.is_empty() {
                 break;
             }
-            let Some(unit) = self.reader.reader().unit(self.rest.clone()) else {
+            let most = std::mem::replace(&mut self.unit_max, u64::MAX);
+            let end = self.rest.end.min(self.rest.start.saturating_add(most));
+            let Some(unit) = self.reader.reader().unit(self.rest.start..end) else {
                 break;
             };
             self.rest.start = unit.range.end;

@@ -212,7 +212,7 @@ impl Peers {
         };
         let lease = self.store.lease();
         self.ensure_manifest(data.manifest, &lease).await?;
-        if let Some(interest) = self.pull(data.manifest, Some(id), true).await? {
+        if let Some(interest) = self.pull(data.manifest, Some(id), true, None).await? {
             let _first = cell.set(interest.pull().clone());
             interest.finished().await?;
         }

@@ -18,6 +18,7 @@ use vitrail_proto::fetch::bound::{Class, lower_bound};
 use vitrail_proto::fetch::{Have, Output, PeerInfo, Pull, Wanted};
 use vitrail_proto::id::{ChunkId, ManifestId};
 use vitrail_proto::manifest::Manifest;
+use vitrail_proto::runs::Runs;
 
 use super::Peers;
 use super::receipt::{PeerBytes, Receipt};
@@ -214,11 +215,13 @@ impl Peers {
     }
 
     /// The pull of a manifest that the store has, begun if it does not run. None if nothing is missing.
+    /// One that begins asks for the chunk `at` first, or for any.
     pub async fn pull(
         self: &Arc<Self>,
         id: ManifestId,
         image: Option<Uuid>,
         whole: bool,
+        at: Option<u32>,
     ) -> Result<Option<Interest>, String> {
         let running = |pulls: &HashMap<ManifestId, Arc<PullHandle>>| {
             let handle = pulls
@@ -254,7 +257,10 @@ impl Peers {
         active.insert(id, handle.clone());
         drop(active);
         let number = self.pulls.next.fetch_add(1, Ordering::Relaxed);
-        let task = Task::new(self.clone(), handle, plan, number, image);
+        let mut task = Task::new(self.clone(), handle, plan, number, image);
+        // The first requests go out before the first interest tells where it waits.
+        task.pull.set_whole(whole, Duration::ZERO);
+        task.pull.set_positions(at, Duration::ZERO);
         self.tasks.spawn(task.run());
         Ok(Some(interest))
     }
@@ -310,14 +316,23 @@ impl Plan {
     }
 }
 
-/// A frame on its way into the store.
-struct Job {
-    peer: u64,
-    request: u32,
-    frame: Bytes,
-    chunks: Vec<VerifiedChunk>,
-    indexes: Vec<u32>,
-    wanted: Vec<bool>,
+/// What goes to the store's writer, in the order in which it came.
+enum Job {
+    /// A frame to be stored.
+    Frame {
+        peer: u64,
+        request: u32,
+        frame: Bytes,
+        chunks: Vec<VerifiedChunk>,
+        indexes: Vec<u32>,
+        wanted: Vec<bool>,
+    },
+    /// A request has ended; passed on behind its frames.
+    Done {
+        peer: u64,
+        request: u32,
+        missing: Runs,
+    },
 }
 
 /// What the store has done.
@@ -326,6 +341,11 @@ enum Stored {
         peer: u64,
         request: u32,
         indexes: Vec<u32>,
+    },
+    Done {
+        peer: u64,
+        request: u32,
+        missing: Runs,
     },
     Committed,
     Failed(String),
@@ -537,7 +557,7 @@ impl Task {
                     .iter()
                     .map(|i| !self.handle.is_present(*i))
                     .collect();
-                let job = Job {
+                let job = Job::Frame {
                     peer,
                     request,
                     frame,
@@ -560,13 +580,10 @@ impl Task {
                 }
                 // Frames before it may still be on their way into the store.
                 if let Some(queue) = &self.store_in {
-                    let job = Job {
+                    let job = Job::Done {
                         peer,
                         request,
-                        frame: Bytes::new(),
-                        chunks: Vec::new(),
-                        indexes: missing.iter().collect(),
-                        wanted: Vec::new(),
+                        missing,
                     };
                     let _sent = queue.try_send(job);
                 }
@@ -598,6 +615,14 @@ impl Task {
                 self.pull.handle_chunks(peer, request, indexes, now);
                 self.starved_since = None;
                 self.handle.arrived.notify_waiters();
+                Ok(())
+            }
+            Some(Stored::Done {
+                peer,
+                request,
+                missing,
+            }) => {
+                self.pull.handle_done(peer, request, &missing, now);
                 Ok(())
             }
             Some(Stored::Failed(reason)) => Err(reason),
@@ -698,7 +723,7 @@ impl Task {
             match self.stored.recv().await {
                 Some(Stored::Committed) => return Ok(()),
                 Some(Stored::Failed(reason)) => return Err(reason),
-                Some(Stored::Chunks { .. }) => {}
+                Some(Stored::Chunks { .. } | Stored::Done { .. }) => {}
                 None => return Err("the store's writer ended".into()),
             }
         }
@@ -785,21 +810,34 @@ fn store_frames(
     let run = || -> Result<(), vitrail_chunkstore::Error> {
         let mut writer = store.writer(lease)?;
         while let Some(job) = jobs.blocking_recv() {
-            if !job.chunks.is_empty() {
-                writer.put_frame(&job.frame, job.chunks, &job.wanted)?;
-            }
-            let Job {
-                peer,
-                request,
-                indexes,
-                ..
-            } = job;
+            let stored = match job {
+                Job::Frame {
+                    peer,
+                    request,
+                    frame,
+                    chunks,
+                    indexes,
+                    wanted,
+                } => {
+                    writer.put_frame(&frame, chunks, &wanted)?;
+                    Stored::Chunks {
+                        peer,
+                        request,
+                        indexes,
+                    }
+                }
+                Job::Done {
+                    peer,
+                    request,
+                    missing,
+                } => Stored::Done {
+                    peer,
+                    request,
+                    missing,
+                },
+            };
             // A pull that has ended listens no more; what came is stored all the same.
-            let _gone = out.send(Stored::Chunks {
-                peer,
-                request,
-                indexes,
-            });
+            let _gone = out.send(stored);
         }
         writer.commit()
     };

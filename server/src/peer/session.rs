@@ -19,6 +19,9 @@ use super::message::{self, MessageError};
 
 /// Streams to one holder: enough windows of 4 MiB for 100 Mbit/s at 1 s.
 const STREAMS: usize = 4;
+/// Requests in a row that go to one stream: streams share a link evenly, and what was asked for first should
+/// come first.
+const RUN: usize = 4;
 /// Requests that wait to be written to a stream.
 const REQUESTS_MAX: usize = 256;
 
@@ -98,7 +101,7 @@ impl Session {
 
     /// Asks for chunks.
     pub(super) fn get(&mut self, request: u32, chunks: Runs) -> Result<(), MessageError> {
-        let stream = self.next % self.streams.len();
+        let stream = self.next / RUN % self.streams.len();
         self.next += 1;
         self.requests.insert(request, stream);
         self.send(stream, FetchRequest::Get { request, chunks })
