@@ -416,7 +416,11 @@ impl Gossip {
     }
 
     fn forget(&mut self, now: Now) {
-        for site in self.state.forget(self.own.number, now.unix_ms) {
+        let forgotten = self.state.forget(self.own.number, now.unix_ms);
+        if !forgotten.is_empty() {
+            self.reach_changed(now);
+        }
+        for site in forgotten {
             self.overlay.forget(site);
             for neighbour in self.neighbours.values_mut() {
                 neighbour.forget(site_log(site));

@@ -9,8 +9,8 @@ use super::state::State;
 
 const NEAR: usize = 2;
 const FAR: usize = 2;
-/// Most connections that others dialled.
-pub const INBOUND_MAX: usize = 32;
+/// Most connections that others dialled. A seed is left after [`EXCESS_KEPT`], so some 6 sites a second can join over it.
+pub const INBOUND_MAX: usize = 64;
 /// How long a random connection is kept before another takes its place: the round trips of more and more sites are
 /// learnt, and the near ones get nearer. A connection costs 4 to 16 kB: 1 to 4 bytes/s.
 const FAR_KEPT: Duration = Duration::from_secs(3600);

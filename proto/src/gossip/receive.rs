@@ -369,6 +369,7 @@ impl Gossip {
                 Key::Info => {
                     self.event(Event::SiteChanged(log.site));
                     self.overlay.touch(now.monotonic);
+                    self.reach_changed(now);
                 }
                 Key::Links => self.reach_changed(now),
                 Key::Holding(manifest) => {

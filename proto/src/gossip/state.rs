@@ -60,6 +60,16 @@ pub(super) struct SiteLog<'a> {
     pub(super) links: &'a [Link],
 }
 
+impl<'a> SiteLog<'a> {
+    fn of(site: SiteNumber, log: &'a Log) -> Option<Self> {
+        Some(Self {
+            site,
+            info: log.info.as_ref()?,
+            links: &log.links,
+        })
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct State {
     logs: BTreeMap<LogId, Log>,
@@ -272,23 +282,19 @@ impl State {
 
     /// What a site tells of itself, decoded, if it has told an info.
     pub(super) fn site(&self, site: SiteNumber) -> Option<SiteLog<'_>> {
-        let log = self.logs.get(&LogId {
+        let id = LogId {
             site,
             family: Family::Site,
-        })?;
-        Some(SiteLog {
-            site,
-            info: log.info.as_ref()?,
-            links: &log.links,
-        })
+        };
+        SiteLog::of(site, self.logs.get(&id)?)
     }
 
     /// All sites that have told an info, in the order of numbers.
     pub(super) fn sites(&self) -> impl Iterator<Item = SiteLog<'_>> + '_ {
         self.logs
-            .keys()
-            .filter(|id| id.family == Family::Site)
-            .filter_map(|id| self.site(id.site))
+            .iter()
+            .filter(|(id, _)| id.family == Family::Site)
+            .filter_map(|(id, log)| SiteLog::of(id.site, log))
     }
 
     /// The logs of some buckets, without those that are expired.

@@ -33,12 +33,12 @@ fn measure(size: usize) {
     });
     for node in 0..size {
         mesh.start(node);
-        mesh.run(Duration::from_secs(1));
+        mesh.run(Duration::from_millis(250));
     }
     mesh.run(Duration::from_secs(600));
     check::who_is_up(&mesh);
     let joined = totals(&mesh);
-    println!("{size} sites, joined one a second over one seed, and 10 min of rest:");
+    println!("{size} sites, joined four a second over one seed, and 10 min of rest:");
     println!(
         "  wire per site: {:.0} kB, of which handshakes {:.0} kB, messages {:.0} kB",
         kilobytes(joined.wire, size),
@@ -72,16 +72,20 @@ fn measure(size: usize) {
 
     let before = totals(&mesh);
     let changes = 20;
+    let mut slowest = Duration::ZERO;
     for i in 0..changes {
         let node = mesh.random.below(size);
-        mesh.hold(node, ManifestId::of(&[i]), Holding::Complete);
+        let manifest = ManifestId::of(&[i]);
+        mesh.hold(node, manifest, Holding::Complete);
+        slowest = slowest.max(spread(&mut mesh, node, manifest));
         mesh.run(Duration::from_secs(10));
     }
     check::holdings(&mesh);
     let sent = totals(&mesh).received - before.received;
     println!(
-        "  a holding told to all: {:.0} bytes of messages a site",
-        sent as f64 / f64::from(changes) / size as f64
+        "  a holding told to all: {:.0} bytes of messages a site, the slowest of {changes} in {:.1} s",
+        sent as f64 / f64::from(changes) / size as f64,
+        slowest.as_secs_f64()
     );
 
     let before = totals(&mesh);
@@ -95,6 +99,17 @@ fn measure(size: usize) {
         (wire.received - before.received) as f64 / size as f64
     );
     println!("  ({:.0} s of real time)", begun.elapsed().as_secs_f64());
+}
+
+/// How long it takes until every site knows of a holding.
+fn spread(mesh: &mut Mesh, of: usize, manifest: ManifestId) -> Duration {
+    let begun = mesh.network.now();
+    let knows = |mesh: &Mesh, at| check::holdings_at(mesh, at, of).contains_key(&manifest);
+    while !(0..mesh.sites.len()).all(|at| knows(mesh, at)) {
+        mesh.run(Duration::from_millis(100));
+        assert!(mesh.network.now() < begun + REST, "it is never known");
+    }
+    mesh.network.now() - begun
 }
 
 fn totals(mesh: &Mesh) -> Traffic {
