@@ -41,7 +41,7 @@ pub enum Message {
     Want(Vec<(LogId, u64)>),
     /// Entries.
     Delta(Vec<Part>),
-    /// Tell me only versions from now on.
+    /// Let us tell each other only versions from now on.
     Lazy,
 }
 

@@ -19,10 +19,8 @@ pub(super) struct Neighbour {
     pub(super) boot: Option<u64>,
     pub(super) rtt_us: HalfOctave,
     pub(super) goodput: HalfOctave,
-    /// Whether it gets entries unasked, or only versions.
+    /// Whether entries go over this connection unasked, or only versions. Both ends mean the same.
     pub(super) eager: bool,
-    /// Whether it was told to send us only versions.
-    pub(super) told_lazy: bool,
     pub(super) due: Due,
     behind: BTreeMap<LogId, Behind>,
     ahead: BTreeMap<LogId, u64>,
@@ -83,7 +81,6 @@ impl Neighbour {
             rtt_us: HalfOctave::UNKNOWN,
             goodput: HalfOctave::UNKNOWN,
             eager: true,
-            told_lazy: false,
             due: Due {
                 hello: true,
                 ..Due::default()

@@ -133,9 +133,9 @@ impl Gossip {
                 if let Some(neighbour) = self.neighbours.get_mut(&connection)
                     && entries
                     && !news
-                    && !neighbour.told_lazy
+                    && neighbour.eager
                 {
-                    neighbour.told_lazy = true;
+                    neighbour.eager = false;
                     neighbour.due.lazy = true;
                 }
             }
@@ -431,7 +431,7 @@ impl Gossip {
             self.missing.insert(log, now.monotonic + WANT_TIMEOUT);
             if let Some(neighbour) = self.neighbours.get_mut(asked) {
                 neighbour.due.wants.insert(log, ours);
-                neighbour.told_lazy = false;
+                neighbour.eager = true;
             }
         }
     }
