@@ -13,10 +13,10 @@ pub type Node = usize;
 /// A connection.
 pub type Connection = u64;
 
-/// Both ends send something so often, or the connection ends after [`IDLE_TIMEOUT`].
-pub const KEEP_ALIVE: Duration = Duration::from_secs(25);
-/// How long a connection lives without receiving anything.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often an idle connection sends something; the daemon's value.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long a connection lives without receiving anything; the daemon's value.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a dial is tried.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -85,7 +85,7 @@ fn sites_are_equal_5_seconds_after_a_minute_apart() {
         "5 sites, 60 s: {cost} bytes received in all for {difference} bytes of records that differed"
     );
     // Each half has to be told at each of its sites.
-    assert!(cost < 12 * difference, "{cost} bytes for {difference}");
+    assert!(cost < 8 * difference, "{cost} bytes for {difference}");
 }
 
 #[test]
