@@ -45,12 +45,12 @@ impl Gossip {
         neighbour.boot = Some(hello.boot);
         self.links_changed(now);
         self.meet(now, catalogue);
-        if hello.digest == self.state.digest(now.unix_ms) {
-            self.receive_same(hello.settled, now, catalogue)?;
-        } else if self.own.number < site
-            && let Some(neighbour) = self.neighbours.get_mut(&connection)
-        {
-            neighbour.due.buckets = true;
+        let same = hello.digest == self.state.digest(now.unix_ms);
+        if same && hello.settled {
+            self.settle(now, catalogue)?;
+        }
+        if let Some(neighbour) = self.neighbours.get_mut(&connection) {
+            neighbour.due.buckets = !same && self.own.number < site;
         }
         Ok(())
     }
@@ -72,18 +72,6 @@ impl Gossip {
         } else {
             let reason = format!("{} has dialled itself", self.config.name);
             self.hang_up(connection, reason, now);
-        }
-        Ok(())
-    }
-
-    pub(super) fn receive_same(
-        &mut self,
-        settled: bool,
-        now: Now,
-        catalogue: &mut dyn Catalogue,
-    ) -> Result<(), Fault> {
-        if settled {
-            self.settle(now, catalogue)?;
         }
         Ok(())
     }

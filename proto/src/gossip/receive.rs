@@ -97,7 +97,8 @@ impl Gossip {
                 neighbour.due.same = same;
                 neighbour.due.buckets = !same;
             }
-            Message::Same { settled } => self.receive_same(settled, now, catalogue)?,
+            Message::Same { settled: true } => self.settle(now, catalogue)?,
+            Message::Same { settled: false } => {}
             Message::Buckets(theirs) => {
                 let ours = self.state.buckets(now.unix_ms);
                 for (i, (a, b)) in ours.iter().zip(theirs.iter()).enumerate() {
@@ -189,9 +190,7 @@ impl Gossip {
         now: Now,
     ) -> Result<(), Fault> {
         let ours = self.state.version(log);
-        if self.is_ahead(connection, log, version, now)
-            || State::is_expired(log, version, now.unix_ms)
-        {
+        if !self.is_credible(connection, log, version, now) {
             return Ok(());
         }
         let Some(neighbour) = self.neighbours.get_mut(&connection) else {
@@ -209,13 +208,20 @@ impl Gossip {
         Ok(())
     }
 
-    fn is_ahead(&mut self, connection: ConnectionId, log: LogId, version: u64, now: Now) -> bool {
+    /// Whether a version is neither of a clock that is ahead nor of a site that is forgotten.
+    fn is_credible(
+        &mut self,
+        connection: ConnectionId,
+        log: LogId,
+        version: u64,
+        now: Now,
+    ) -> bool {
         let ahead_ms = version_ms(version).saturating_sub(now.unix_ms);
-        let is_ahead = ahead_ms > AHEAD_MAX_MS;
-        if is_ahead {
+        if ahead_ms > AHEAD_MAX_MS {
             self.tell_of_clock(connection, log, ahead_ms);
+            return false;
         }
-        is_ahead
+        !State::is_expired(log, version, now.unix_ms)
     }
 
     fn tell_of_clock(&mut self, connection: ConnectionId, log: LogId, ahead_ms: u64) {
@@ -238,13 +244,11 @@ impl Gossip {
         catalogue: &mut dyn Catalogue,
     ) -> Result<bool, Fault> {
         let (log, to) = (part.log, part.to);
-        self.hear_of(connection, log, to, now.monotonic, now)?;
-        let ours = self.state.version(log);
-        let refused =
-            version_ms(to) > now.unix_ms + AHEAD_MAX_MS || State::is_expired(log, to, now.unix_ms);
-        if refused {
+        if !self.is_credible(connection, log, to, now) {
             return Ok(false);
         }
+        self.hear_of(connection, log, to, now.monotonic, now)?;
+        let ours = self.state.version(log);
         if log == site_log(self.own.number) {
             return self.receive_own(connection, part, ours, now);
         }
@@ -262,11 +266,10 @@ impl Gossip {
         }
         if log == image_log(self.own.number) {
             self.own.observe(to);
-            for id in doubted
-                .into_iter()
-                .filter(|id| catalogue.record(*id).is_some())
-            {
-                self.adopt_record(id, now);
+            for id in doubted {
+                if catalogue.record(id).is_some() {
+                    self.adopt_record(id, now);
+                }
             }
         }
         let ours = self.state.version(log);

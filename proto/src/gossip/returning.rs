@@ -94,23 +94,23 @@ impl Gossip {
         catalogue: &mut dyn Catalogue,
     ) -> Result<Merge, CatalogueFailed> {
         let id = record.id;
-        let Standing::Returning {
-            stale, contact_ms, ..
-        } = &mut self.standing
-        else {
-            return catalogue.merge(record);
+        let contact_ms = match &self.standing {
+            Standing::Returning {
+                stale, contact_ms, ..
+            } if stale.contains(&id) => *contact_ms,
+            _ => return catalogue.merge(record),
         };
-        if !stale.remove(&id) {
-            return catalogue.merge(record);
-        }
         let ours = catalogue
             .record(id)
-            .and_then(|ours| ours.written_since(self.own.number, *contact_ms));
+            .and_then(|ours| ours.written_since(self.own.number, contact_ms));
         let outcome = match ours {
             Some(ours) => record.merge(ours),
             None => Merge::Changed,
         };
         catalogue.replace(record)?;
+        if let Standing::Returning { stale, .. } = &mut self.standing {
+            stale.remove(&id);
+        }
         Ok(outcome)
     }
 
@@ -120,24 +120,25 @@ impl Gossip {
         now: Now,
         catalogue: &mut dyn Catalogue,
     ) -> Result<(), CatalogueFailed> {
-        let before = std::mem::replace(&mut self.standing, Standing::Settled);
         let Standing::Returning {
             stale, contact_ms, ..
-        } = before
+        } = &self.standing
         else {
+            self.standing = Standing::Settled;
             return Ok(());
         };
         let own = self.own.number;
         let mut dropped = Vec::new();
         for id in stale {
-            let ours = catalogue.record(id).is_some_and(|record| {
-                record.created.site() == own && record.created.unix_ms() > contact_ms
+            let ours = catalogue.record(*id).is_some_and(|record| {
+                record.created.site() == own && record.created.unix_ms() > *contact_ms
             });
             if !ours {
-                catalogue.forget(id)?;
-                dropped.push(id);
+                catalogue.forget(*id)?;
+                dropped.push(*id);
             }
         }
+        self.standing = Standing::Settled;
         self.returned(dropped, now, catalogue);
         Ok(())
     }
