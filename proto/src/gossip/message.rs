@@ -97,6 +97,22 @@ pub struct PartEntry {
     pub value: Vec<u8>,
 }
 
+impl LogState {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        self.log.encode(out);
+        out.extend_from_slice(&self.version.to_le_bytes());
+        out.extend_from_slice(&self.hash.to_le_bytes());
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            log: LogId::decode(reader)?,
+            version: reader.u64("log version")?,
+            hash: reader.u64("log hash")?,
+        })
+    }
+}
+
 impl Part {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         self.log.encode(out);
@@ -183,9 +199,7 @@ impl Message {
                 out.extend_from_slice(&buckets.to_le_bytes());
                 put_varint(&mut out, logs.len() as u64);
                 for state in logs {
-                    state.log.encode(&mut out);
-                    out.extend_from_slice(&state.version.to_le_bytes());
-                    out.extend_from_slice(&state.hash.to_le_bytes());
+                    state.encode(&mut out);
                 }
             }
             Self::Have(versions) => {
@@ -237,16 +251,17 @@ impl Message {
                 }
                 Self::Buckets(hashes)
             }
-            5 => Self::Versions {
-                buckets: reader.u64("bucket set")?,
-                logs: decode_list(&mut reader, |reader| {
-                    Ok(LogState {
-                        log: LogId::decode(reader)?,
-                        version: reader.u64("log version")?,
-                        hash: reader.u64("log hash")?,
-                    })
-                })?,
-            },
+            5 => {
+                let buckets = reader.u64("bucket set")?;
+                let logs = decode_list(&mut reader, LogState::decode)?;
+                if !logs.is_sorted_by(|a, b| a.log < b.log) {
+                    return Err(DecodeError::Invalid {
+                        what: "logs",
+                        rule: "they ascend",
+                    });
+                }
+                Self::Versions { buckets, logs }
+            }
             6 => Self::Have(decode_list(&mut reader, decode_version)?),
             7 => Self::Want(decode_list(&mut reader, decode_version)?),
             8 => Self::Delta(decode_list(&mut reader, Part::decode)?),

@@ -11,6 +11,8 @@
 //! replaced it. A version is raised only after everything below it was taken in.
 
 mod entry;
+mod greet;
+mod interface;
 mod message;
 mod neighbour;
 mod overlay;
@@ -28,12 +30,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use crate::clock::site_number;
 use crate::id::ManifestId;
-use crate::record::{Merge, Record};
 pub use entry::{Family, HalfOctave, Holding, Info, Key, Link, LogId, SiteNumber};
+pub use interface::{
+    Catalogue, CatalogueFailed, Config, ConnectionId, Event, Now, Output, Site, Start,
+};
 pub use message::{
     BUCKETS, Digest, Hello, LogState, MESSAGE_LEN_MAX, Message, Part, PartEntry, VERSION,
 };
@@ -56,148 +58,6 @@ const REACH_DELAY: Duration = Duration::from_secs(1);
 /// How often expired logs are looked for.
 const FORGET_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// The time, by two clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// Since any fixed moment; never goes back. All delays are by it.
-    pub monotonic: Duration,
-    /// Milliseconds since 1970, as well as the site knows. Versions are made of it.
-    pub unix_ms: u64,
-}
-
-/// Number that the owner gives a connection; never used again.
-pub type ConnectionId = u64;
-
-/// Who this site is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// Its name, as in its certificate.
-    pub name: String,
-    /// Where it is.
-    pub zone: String,
-    /// Name and version of the program.
-    pub software: String,
-    /// Where others reach its peer port, as `host:port`.
-    pub addresses: Vec<String>,
-    /// Addresses of other sites, dialled while there is no connection at all.
-    pub seeds: Vec<String>,
-}
-
-/// What this site has from before it stopped.
-#[derive(Debug, Default)]
-pub struct Start {
-    /// What [`Gossip::export`] returned.
-    pub snapshot: Option<Snapshot>,
-    /// Whether that was after the last thing told: false after a crash. Then everything that this site tells of itself
-    /// is told anew.
-    pub clean: bool,
-    /// What it holds.
-    pub holdings: BTreeMap<ManifestId, Holding>,
-}
-
-/// The owner's image records.
-pub trait Catalogue {
-    /// Ids of all records, deleted ones that are remembered included.
-    fn ids(&self) -> Vec<Uuid>;
-
-    /// A record.
-    fn record(&self, id: Uuid) -> Option<Record>;
-
-    /// Takes in what another site knows, durably.
-    fn merge(&mut self, record: Record) -> Result<Merge, CatalogueFailed>;
-
-    /// Puts a record in the place of what is there.
-    fn replace(&mut self, record: Record) -> Result<(), CatalogueFailed>;
-
-    /// Drops a record as if it had never been there. This is no deletion.
-    fn forget(&mut self, id: Uuid) -> Result<(), CatalogueFailed>;
-}
-
-/// The catalogue could not write. Its owner knows why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the catalogue could not be written")]
-pub struct CatalogueFailed;
-
-/// What the owner has to do or may want to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// The connection has messages: call [`Gossip::poll_message`] until there is none.
-    Ready(ConnectionId),
-    /// Make a connection. Ends in [`Gossip::handle_connected`] or [`Gossip::handle_dial_failed`].
-    Dial {
-        /// Whom.
-        target: Target,
-        /// Where, to be tried in this order.
-        addresses: Vec<String>,
-    },
-    /// Close a connection. Gossip has forgotten it already.
-    HangUp {
-        /// Which.
-        connection: ConnectionId,
-        /// Why, for people and for the other end.
-        reason: String,
-    },
-    /// Something happened.
-    Event(Event),
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A site can be reached, perhaps over others.
-    SiteUp(SiteNumber),
-    /// It cannot any more.
-    SiteDown(SiteNumber),
-    /// A site told who and where it is.
-    SiteChanged(SiteNumber),
-    /// What a site holds of a manifest changed.
-    HoldingChanged(SiteNumber, ManifestId),
-    /// A record was merged, with this outcome. [`Merge::TookTheirs`] and [`Merge::KeptOurs`] mean that two sites
-    /// made images with one id, and one of them has lost.
-    RecordMerged(Uuid, Merge),
-    /// A stamp or version is so far ahead of our clock that it was not taken in. Comes for every message with such.
-    ClockAhead {
-        /// Neighbour that sent it.
-        neighbour: String,
-        /// Site that made it.
-        site: SiteNumber,
-        /// By how much, in milliseconds.
-        ahead_ms: u64,
-    },
-    /// Others have versions of this site's log that it did not write: it tells everything anew.
-    Disputed {
-        /// Neighbour that has them.
-        neighbour: String,
-    },
-    /// A daemon of this site's name started later than this one. This one is out of the mesh.
-    Outranked {
-        /// Where the other is, as far as is known.
-        addresses: Vec<String>,
-    },
-    /// This site was away for long and has now what the mesh has.
-    Returned {
-        /// Records that were dropped, because nobody sent them.
-        dropped: Vec<Uuid>,
-    },
-    /// There is no room to tell more of this site.
-    TooMuchToTell,
-}
-
-/// A site as it is known here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Site {
-    /// Its number.
-    pub number: SiteNumber,
-    /// What it tells of itself.
-    pub info: Info,
-    /// Whether it is this one or can be reached.
-    pub up: bool,
-    /// Round trip in microseconds, if there is or was a connection.
-    pub rtt_us: Option<u64>,
-    /// Its connections.
-    pub links: Vec<Link>,
-}
-
 /// One site's knowledge of the mesh.
 ///
 /// Memory: some 130 bytes an entry (1,000 sites with 100 images each: 15 MB), bounded as `docs/GOSSIP.md` says, and
@@ -218,6 +78,8 @@ pub struct Gossip {
     reconcile_at: Duration,
     reach_at: Option<Duration>,
     forget_at: Duration,
+    /// Parts that there was no room for.
+    refused: u64,
     random: Random,
     outputs: VecDeque<Output>,
 }
@@ -254,6 +116,7 @@ impl Gossip {
             reconcile_at: now.monotonic + random.around(RECONCILE_INTERVAL),
             reach_at: None,
             forget_at: now.monotonic,
+            refused: 0,
             random,
             outputs: VecDeque::new(),
         };
@@ -455,6 +318,11 @@ impl Gossip {
     /// [`MEMORY_MS`] before this.
     pub fn last_contact_ms(&self) -> Option<u64> {
         self.last_contact_ms
+    }
+
+    /// How often something was not taken in because there was no room for it.
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Bytes that are kept of sites.

@@ -167,7 +167,7 @@ impl Neighbour {
     }
 
     /// Logs in which it is ahead of us.
-    pub(super) fn ahead_in(&self) -> impl Iterator<Item = LogId> + '_ {
+    pub(super) fn ahead_in(&self) -> impl ExactSizeIterator<Item = LogId> + '_ {
         self.ahead.keys().copied()
     }
 

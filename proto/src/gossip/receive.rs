@@ -6,11 +6,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::entry::{Info, Key, LogId, is_none};
-use super::message::{Hello, LogState, Message, Part, PartEntry, VERSION};
+use super::message::{LogState, Message, Part, PartEntry, VERSION};
 use super::state::{Full, PutError, State, version_ms};
-use super::{
-    Catalogue, CatalogueFailed, ConnectionId, Event, Gossip, MEMORY_MS, Now, image_log, site_log,
-};
+use super::{Catalogue, CatalogueFailed, ConnectionId, Event, Gossip, Now, image_log, site_log};
 use crate::clock::AHEAD_MAX_MS;
 use crate::codec::DecodeError;
 use crate::record::Record;
@@ -22,9 +20,9 @@ const WANT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most logs in which a neighbour may be ahead.
 const AHEAD_MAX: usize = 16_384;
 
-/// Why a connection is ended.
+/// Why a connection is ended, or a part not taken in.
 #[derive(Debug, thiserror::Error)]
-enum Fault {
+pub(super) enum Fault {
     #[error("sent a malformed message: {0}")]
     Decode(#[from] DecodeError),
     #[error("calls itself {0}")]
@@ -33,7 +31,7 @@ enum Fault {
     Version(u8, u8),
     #[error("did not begin with one hello")]
     Hello,
-    #[error("sent more than there is room for: {0}")]
+    #[error("has more than there is room for: {0}")]
     Full(#[from] Full),
     #[error("could not be taken in: {0}")]
     Catalogue(#[from] CatalogueFailed),
@@ -126,7 +124,11 @@ impl Gossip {
                 let entries = parts.iter().any(|part| !part.entries.is_empty());
                 let mut news = false;
                 for part in parts {
-                    news |= self.receive_part(connection, part, now, catalogue)?;
+                    match self.receive_part(connection, &part, now, catalogue) {
+                        Ok(new) => news |= new,
+                        Err(Fault::Full(_)) => self.refuse(connection, part.log),
+                        Err(fault) => return Err(fault),
+                    }
                 }
                 if let Some(neighbour) = self.neighbours.get_mut(&connection)
                     && entries
@@ -138,88 +140,6 @@ impl Gossip {
                 }
             }
             Message::Lazy => neighbour.eager = false,
-        }
-        Ok(())
-    }
-
-    fn receive_hello(
-        &mut self,
-        connection: ConnectionId,
-        hello: Hello,
-        now: Now,
-        catalogue: &mut dyn Catalogue,
-    ) -> Result<(), Fault> {
-        let Some(neighbour) = self.neighbours.get(&connection) else {
-            return Ok(());
-        };
-        if hello.version_min > VERSION || hello.version_max < VERSION {
-            return Err(Fault::Version(hello.version_min, hello.version_max));
-        }
-        if hello.name != neighbour.name {
-            return Err(Fault::Name(hello.name));
-        }
-        let (site, dialled) = (neighbour.site, neighbour.dialled.is_some());
-        if site == self.own.number {
-            return self.receive_own_name(connection, hello.boot, now);
-        }
-        if let Some(other) = self.connection_with(site) {
-            // One of two stays: that to the later start, the later one in one direction, or that which the lower
-            // number dialled.
-            let old = &self.neighbours[&other];
-            let keep = old.boot != Some(hello.boot)
-                || old.dialled.is_some() == dialled
-                || dialled == (self.own.number < site);
-            let reason = format!(
-                "{} has two connections with {}",
-                self.config.name, hello.name
-            );
-            self.hang_up(if keep { other } else { connection }, reason, now);
-        }
-        let Some(neighbour) = self.neighbours.get_mut(&connection) else {
-            return Ok(());
-        };
-        neighbour.boot = Some(hello.boot);
-        self.links_changed(now);
-        self.meet(now, catalogue);
-        if hello.digest == self.state.digest(now.unix_ms) {
-            self.receive_same(hello.settled, now, catalogue)?;
-        } else if self.own.number < site
-            && let Some(neighbour) = self.neighbours.get_mut(&connection)
-        {
-            neighbour.due.buckets = true;
-        }
-        Ok(())
-    }
-
-    /// Somebody with our own certificate, which may be ourselves.
-    fn receive_own_name(
-        &mut self,
-        connection: ConnectionId,
-        boot: u64,
-        now: Now,
-    ) -> Result<(), Fault> {
-        if boot > self.own.boot {
-            self.outrank(Vec::new(), now);
-        } else if boot < self.own.boot {
-            // Our hello tells the other that it has lost.
-            if let Some(neighbour) = self.neighbours.get_mut(&connection) {
-                neighbour.boot = Some(boot);
-            }
-        } else {
-            let reason = format!("{} has dialled itself", self.config.name);
-            self.hang_up(connection, reason, now);
-        }
-        Ok(())
-    }
-
-    fn receive_same(
-        &mut self,
-        settled: bool,
-        now: Now,
-        catalogue: &mut dyn Catalogue,
-    ) -> Result<(), Fault> {
-        if settled {
-            self.settle(now, catalogue)?;
         }
         Ok(())
     }
@@ -237,7 +157,8 @@ impl Gossip {
         }
         let ours = self.state.log_states(buckets, now.unix_ms);
         for our in ours {
-            let their = theirs.iter().find(|their| their.log == our.log);
+            let their = theirs.binary_search_by_key(&our.log, |their| their.log);
+            let their = their.ok().map(|at| &theirs[at]);
             let version = their.map_or(0, |their| their.version);
             let differs = their.is_some_and(|their| their.hash != our.hash);
             let Some(neighbour) = self.neighbours.get_mut(&connection) else {
@@ -276,11 +197,12 @@ impl Gossip {
         let Some(neighbour) = self.neighbours.get_mut(&connection) else {
             return Ok(());
         };
+        let news = version > ours && !neighbour.is_ahead(log);
+        if news && neighbour.ahead_in().len() >= AHEAD_MAX {
+            return Err(Full::SITES.into());
+        }
         neighbour.has(log, version, ours);
         if version > ours {
-            if neighbour.ahead_in().count() > AHEAD_MAX {
-                return Err(Full::SITES.into());
-            }
             let at = self.missing.entry(log).or_insert(want_at);
             *at = (*at).min(want_at);
         }
@@ -311,7 +233,7 @@ impl Gossip {
     fn receive_part(
         &mut self,
         connection: ConnectionId,
-        part: Part,
+        part: &Part,
         now: Now,
         catalogue: &mut dyn Catalogue,
     ) -> Result<bool, Fault> {
@@ -324,13 +246,13 @@ impl Gossip {
             return Ok(false);
         }
         if log == site_log(self.own.number) {
-            return self.receive_own(connection, &part, ours, now);
+            return self.receive_own(connection, part, ours, now);
         }
         if part.from > ours {
             // A gap: it is asked for from there.
             return Ok(false);
         }
-        let doubted = self.doubted(&part);
+        let doubted = self.doubted(part);
         for entry in &part.entries {
             self.receive_entry(connection, log, entry, now, catalogue)?;
         }
@@ -361,6 +283,14 @@ impl Gossip {
             self.missing.remove(&log);
         }
         Ok(news)
+    }
+
+    /// There is no room for a log. The connection stays, since who relays it need not be who fills us up.
+    fn refuse(&mut self, connection: ConnectionId, log: LogId) {
+        self.refused += 1;
+        if let Some(neighbour) = self.neighbours.get_mut(&connection) {
+            neighbour.forget(log);
+        }
     }
 
     /// Our own site log as others have it. What we did not write is of an earlier start, of another daemon with our
@@ -503,16 +433,5 @@ impl Gossip {
                 neighbour.told_lazy = false;
             }
         }
-    }
-
-    /// A hello has come: after a long absence this is the return.
-    fn meet(&mut self, now: Now, catalogue: &dyn Catalogue) {
-        let away = self
-            .last_contact_ms
-            .filter(|contact_ms| contact_ms + MEMORY_MS < now.unix_ms);
-        if let Some(contact_ms) = away.filter(|_| self.is_settled()) {
-            self.begin_return(contact_ms, now, catalogue);
-        }
-        self.standing.met(now);
     }
 }

@@ -18,7 +18,7 @@ const LOGS_MAX: usize = 2 * 4096;
 const SITE_ENTRIES_MAX: usize = 16_384;
 /// Most entries of an image log.
 const IMAGE_ENTRIES_MAX: usize = 1 << 20;
-/// Most bytes of entries of all site logs together.
+/// Most bytes of all entries together, with [`ENTRY_OVERHEAD`].
 const BYTES_MAX: usize = 256 << 20;
 /// What an entry costs beside its value: key twice, versions, tree nodes.
 const ENTRY_OVERHEAD: usize = 128;
@@ -63,7 +63,7 @@ pub(super) struct SiteLog<'a> {
 #[derive(Debug, Default)]
 pub(super) struct State {
     logs: BTreeMap<LogId, Log>,
-    /// Of the entries of site logs, with [`ENTRY_OVERHEAD`].
+    /// Of all entries, with [`ENTRY_OVERHEAD`].
     bytes: usize,
 }
 
@@ -117,8 +117,8 @@ impl State {
         if old.is_none() && log.entries.len() >= entries_max {
             return Err(Full("entries of one site").into());
         }
-        if id.family == Family::Site && bytes + value.len() + ENTRY_OVERHEAD > BYTES_MAX {
-            return Err(Full("entries of sites").into());
+        if bytes + value.len() + ENTRY_OVERHEAD > BYTES_MAX {
+            return Err(Full("entries").into());
         }
         let since = match key {
             Key::Info => {
@@ -159,9 +159,7 @@ impl State {
     fn insert(&mut self, id: LogId, key: Key, version: u64, value: Box<[u8]>) {
         let log = self.logs.entry(id).or_default();
         log.hash ^= entry_hash(&key, version, &value);
-        if id.family == Family::Site {
-            self.bytes += value.len() + ENTRY_OVERHEAD;
-        }
+        self.bytes += value.len() + ENTRY_OVERHEAD;
         log.by_version.insert(version, key.clone());
         log.entries.insert(key, Entry { version, value });
     }
@@ -175,9 +173,7 @@ impl State {
         };
         log.hash ^= entry_hash(key, old.version, &old.value);
         log.by_version.remove(&old.version);
-        if id.family == Family::Site {
-            self.bytes -= old.value.len() + ENTRY_OVERHEAD;
-        }
+        self.bytes -= old.value.len() + ENTRY_OVERHEAD;
     }
 
     fn void_before(&mut self, id: LogId, since: u64) {
@@ -200,9 +196,7 @@ impl State {
 
     /// Drops a log.
     pub(super) fn drop_log(&mut self, id: LogId) {
-        if let Some(log) = self.logs.remove(&id)
-            && id.family == Family::Site
-        {
+        if let Some(log) = self.logs.remove(&id) {
             self.bytes -= log
                 .entries
                 .values()
@@ -318,10 +312,7 @@ impl State {
     pub(super) fn buckets(&self, unix_ms: u64) -> Box<[u64; BUCKETS]> {
         let mut encoded: Vec<Vec<u8>> = vec![Vec::new(); BUCKETS];
         for state in self.log_states(u64::MAX, unix_ms) {
-            let bucket = &mut encoded[bucket(state.log.site)];
-            state.log.encode(bucket);
-            bucket.extend_from_slice(&state.version.to_le_bytes());
-            bucket.extend_from_slice(&state.hash.to_le_bytes());
+            state.encode(&mut encoded[bucket(state.log.site)]);
         }
         let mut hashes = Box::new([0; BUCKETS]);
         for (hash, bucket) in hashes.iter_mut().zip(&encoded) {
@@ -360,7 +351,7 @@ impl State {
         }
     }
 
-    /// Bytes that site logs take.
+    /// Bytes that entries take.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
