@@ -80,7 +80,8 @@ fn table(report: &PreseedReport, names: &BTreeMap<String, String>) -> Table {
             pair.site.clone(),
             text(names.get(&pair.image).map(String::as_str)),
             outcome.to_owned(),
-            size(pair.total_bytes),
+            // A site that had nothing to do, or does not know the image, counts none.
+            size(Some(pair.total_bytes).filter(|&bytes| bytes > 0)),
             pair.reason.clone().unwrap_or_default(),
         ]);
     }
