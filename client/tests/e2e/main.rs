@@ -1,0 +1,6 @@
+//! The command against real daemons.
+#![allow(clippy::unwrap_used, reason = "a test may fail here")]
+
+mod disk;
+mod one_site;
+mod site;
