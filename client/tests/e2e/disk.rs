@@ -28,3 +28,11 @@ pub(crate) fn write_disk(path: &Path, seed: u64) -> u64 {
     disk.set_len(24 * MIB).unwrap();
     written
 }
+
+/// Overwrites 1 MiB in the middle of the data, as an update would.
+pub(crate) fn update_disk(path: &Path, seed: u64) {
+    let disk = File::options().write(true).open(path).unwrap();
+    let mut data = vec![0; MIB as usize];
+    SmallRng::seed_from_u64(seed).fill_bytes(&mut data);
+    disk.write_all_at(&data, 13 * MIB).unwrap();
+}
