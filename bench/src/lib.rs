@@ -13,6 +13,7 @@ pub mod image_api;
 pub mod journal;
 pub mod local;
 pub mod machine;
+pub mod mesh;
 pub mod micro;
 pub mod peers;
 pub mod plot;

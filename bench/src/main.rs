@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vitrail_bench::local::Options;
+use vitrail_bench::local::{LocalOptions, Options};
 use vitrail_bench::peers::Cache;
 use vitrail_bench::peers::glance::Glance;
 use vitrail_bench::wan::cli::{self as wan, WanCommand};
-use vitrail_bench::{api, chunks, corpus, local, micro, process};
+use vitrail_bench::{api, chunks, corpus, local, mesh, micro, process};
 
 /// Experiments that measure Vitrail beside what people use today.
 #[derive(Parser)]
@@ -33,7 +33,7 @@ enum Command {
         images: Vec<String>,
     },
     /// One site beside Glance, nginx, borg, restic and casync: ingest, disk space, serving
-    Local(Options),
+    Local(LocalOptions),
     /// The Image API with a thousand images, beside Glance
     Api(Options),
     /// Chunker, index and manifest alone
@@ -49,6 +49,8 @@ enum Command {
         #[arg(long, default_value_t = 9292)]
         port: u16,
     },
+    /// Several sites on an emulated wide-area network
+    Mesh(mesh::Options),
     /// Emulate a wide-area network of namespaces
     #[command(subcommand)]
     Wan(WanCommand),
@@ -71,6 +73,7 @@ fn main() -> Result<ExitCode> {
             eprintln!("Glance answers at {}; Ctrl-C ends it", glance.api().url());
             glance.wait()?;
         }
+        Command::Mesh(options) => mesh::run(&options)?,
         Command::Wan(command) => return wan::run(command),
     }
     Ok(ExitCode::SUCCESS)

@@ -49,8 +49,9 @@ impl Encoder {
         })
     }
 
-    /// Encodes `chunks`, of which there must be at least one and at most
-    /// [`vitrail_proto::frame::FRAME_RAW_MAX`] bytes.
+    /// Encodes `chunks`, of which there must be at least one, at most
+    /// [`vitrail_proto::frame::FRAME_CHUNKS_MAX`], and at most
+    /// [`vitrail_proto::frame::FRAME_RAW_MAX`] bytes: a decoder refuses others.
     pub fn encode(&mut self, chunks: &[VerifiedChunk]) -> std::io::Result<EncodedFrame> {
         self.raw.clear();
         for chunk in chunks {

@@ -16,6 +16,8 @@ mod directory;
 pub mod disk;
 mod error;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gc;
 pub mod ingest;
 mod lease;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use vitrail_proto::chunk::VerifiedChunk;
 use vitrail_proto::codec::Reader;
-use vitrail_proto::frame::FrameHead;
+use vitrail_proto::frame::{FRAME_CHUNKS_MAX, FrameHead};
 use vitrail_proto::id::ChunkId;
 
 use crate::error::{Error, Result};
@@ -78,7 +78,8 @@ impl Store {
         let mut len = 0;
         for end in 0..=loose.len() {
             let next = loose.get(end).map(VerifiedChunk::len);
-            if end > start && next.is_none_or(|next| len + next > SENT_FRAME_LEN) {
+            let full = (end - start) as u64 == FRAME_CHUNKS_MAX;
+            if end > start && (full || next.is_none_or(|next| len + next > SENT_FRAME_LEN)) {
                 let frame = encoder
                     .encode(&loose[start..end])
                     .map_err(|e| Error::io("encoding a frame", e))?;
@@ -93,8 +94,10 @@ impl Store {
 }
 
 impl Writer {
-    /// Adds the chunks of a frame that came from elsewhere, decoded and verified. `wanted` tells by position
-    /// which of them the store misses. They are readable on return.
+    /// Adds the chunks of a frame that came from elsewhere; `chunks` is what [`decode`] made of it. `wanted`
+    /// tells by position which of them the store misses. They are readable on return.
+    ///
+    /// [`decode`]: crate::frame::decode
     pub fn put_frame(
         &mut self,
         frame: &Bytes,
@@ -104,6 +107,11 @@ impl Writer {
         let raw_len: u32 = chunks.iter().map(VerifiedChunk::len).sum();
         if wanted.iter().all(|w| *w) && raw_len >= KEPT_FRAME_LEN_MIN {
             let head = FrameHead::decode(&mut Reader::new(frame))?;
+            let named = head.chunks.iter().map(|chunk| chunk.id);
+            assert!(
+                named.eq(chunks.iter().map(VerifiedChunk::id)),
+                "the chunks are those of the frame"
+            );
             return self.put_encoded(&EncodedFrame {
                 head,
                 bytes: frame.to_vec(),

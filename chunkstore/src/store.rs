@@ -243,7 +243,7 @@ impl Store {
         let locations = self.locations(ids)?;
         let mut last: Option<(EntryRef, Frame)> = None;
         let mut chunks = Vec::with_capacity(ids.len());
-        for (&id, location) in ids.iter().zip(locations) {
+        for (&id, location) in ids.iter().zip(&locations) {
             let location = location.ok_or(Error::MissingChunk(id))?;
             let entry = location.entry;
             let frame = match last.take_if(|(at, _)| *at == entry) {
@@ -256,7 +256,14 @@ impl Store {
                     last = Some((entry, frame));
                 }
                 Err(Error::Damaged(damage)) => {
-                    return match self.quarantine(&damage, entry, &[id])? {
+                    // All that was asked for from there: whoever brings them anew brings them together.
+                    let there = |at: &Option<Location>| at.is_some_and(|at| at.entry == entry);
+                    let lost: Vec<ChunkId> = ids
+                        .iter()
+                        .zip(&locations)
+                        .filter_map(|(id, at)| there(at).then_some(*id))
+                        .collect();
+                    return match self.quarantine(&damage, entry, &lost)? {
                         0 => Ok(Attempt::Moved(damage)),
                         _ => Err(damage.into()),
                     };

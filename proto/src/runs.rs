@@ -168,7 +168,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = Runs::decode(&mut Reader::new(&bytes));
+            let _any = Runs::decode(&mut Reader::new(&bytes));
         }
     }
 }

@@ -395,11 +395,11 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = FetchRequest::decode(&bytes);
-            let _ = Question::decode(&bytes);
+            let _any = FetchRequest::decode(&bytes);
+            let _any = Question::decode(&bytes);
             let bytes = Bytes::from(bytes);
-            let _ = FetchReply::decode(&bytes);
-            let _ = Answer::decode(&bytes);
+            let _any = FetchReply::decode(&bytes);
+            let _any = Answer::decode(&bytes);
         }
     }
 }

@@ -11,7 +11,7 @@ use vitrail_proto::id::ManifestId;
 use crate::peer::{Interest, Peers};
 
 /// Reads of one unit before it is given up: each but the first comes after a fetch of what was missing.
-const TRIES: u32 = 4;
+const TRIES: u32 = 8;
 
 /// Why an image cannot be read.
 #[derive(Debug, Error)]
@@ -116,7 +116,7 @@ impl ContentReader {
             match (&self.peers, missing) {
                 (Some(peers), true) if tries < TRIES => {
                     tries += 1;
-                    self.fetch(peers, unit, tries == TRIES).await?;
+                    self.fetch(peers, unit, tries > 2).await?;
                 }
                 _ => return Ok(result?),
             }

@@ -40,6 +40,8 @@ pub struct Daemon {
     /// Where the admin API listens.
     pub admin: SocketAddr,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    peers: Option<Arc<Peers>>,
+    peers_stop: CancellationToken,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
 }
@@ -63,6 +65,7 @@ impl Daemon {
         let collector = Arc::new(Collector::new(store.clone(), catalogue.clone()));
         let ready = Arc::new(AtomicBool::new(false));
         let stop = CancellationToken::new();
+        let peers_stop = CancellationToken::new();
 
         let api_listener = listen(config.api.listen, "[api] listen").await?;
         let admin_listener = listen(config.admin.listen, "[admin] listen").await?;
@@ -72,7 +75,7 @@ impl Daemon {
             store.clone(),
             catalogue.clone(),
             metrics.clone(),
-            stop.clone(),
+            peers_stop.clone(),
         )
         .await?;
         let peer = peers.as_ref().map(|peers| peers.local_addr()).transpose()?;
@@ -89,7 +92,7 @@ impl Daemon {
         let routes = admin::router(Arc::new(Admin {
             catalogue,
             store,
-            peers,
+            peers: peers.clone(),
             collector: collector.clone(),
             metrics,
             config: config.clone(),
@@ -118,6 +121,8 @@ impl Daemon {
             api,
             admin,
             tasks,
+            peers,
+            peers_stop,
             ready,
             stop,
         })
@@ -132,6 +137,11 @@ impl Daemon {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task ended badly");
             }
+        }
+        // Last, since requests in flight may wait for other sites.
+        self.peers_stop.cancel();
+        if let Some(peers) = self.peers {
+            peers.stopped().await;
         }
         tracing::info!("stopped");
     }

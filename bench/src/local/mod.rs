@@ -9,7 +9,7 @@ mod serve;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
 use crate::corpus::Corpus;
@@ -18,6 +18,25 @@ use crate::machine::version;
 use crate::peers::Cache;
 use crate::process::scratch_dir;
 use crate::report;
+
+/// A half of the experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Taking images in, and the disk space afterwards.
+    Ingest,
+    /// Serving them.
+    Serve,
+}
+
+/// Options of this experiment.
+#[derive(Args, Clone, Debug)]
+pub struct LocalOptions {
+    #[command(flatten)]
+    options: Options,
+    /// Only this half
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
 
 /// Options of the experiments that run the daemon beside its peers.
 #[derive(Args, Clone, Debug)]
@@ -110,14 +129,18 @@ impl Run {
 }
 
 /// Runs the whole experiment and publishes its results.
-pub fn run(options: &Options, cache: Cache) -> Result<()> {
+pub fn run(LocalOptions { options, only }: &LocalOptions, cache: Cache) -> Result<()> {
     let corpus = Corpus::open(&options.corpus_dir(&cache))?;
     let mut run = Run::begin(options, cache, "local")?;
     for (name, size) in sizes(corpus.dir())? {
         run.journal.version(&name, &size)?;
     }
-    ingest::run(&mut run, &corpus)?;
-    serve::run(&mut run, &corpus)?;
+    if *only != Some(Part::Serve) {
+        ingest::run(&mut run, &corpus)?;
+    }
+    if *only != Some(Part::Ingest) {
+        serve::run(&mut run, &corpus)?;
+    }
     report::publish(&run.journal)
 }
 

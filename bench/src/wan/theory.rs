@@ -18,7 +18,7 @@ const SEGMENT: f64 = 1448.0;
 const PACKET: f64 = 1500.0;
 
 /// Slow start and the first loss are left out of every figure.
-const WARM_UP: Duration = Duration::from_secs(5);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(5);
 
 /// A path and what goes over it. Each has two sites of its own, and all run at once.
 #[derive(Clone, Debug, Serialize)]
@@ -195,7 +195,7 @@ fn sites_of(index: usize) -> [String; 2] {
 }
 
 /// Payload in Mbit/s at the receiver, and segments sent again, after the warm-up.
-fn iperf(
+pub(crate) fn iperf(
     emulator: &Emulator,
     [client, server]: &[String; 2],
     controller: &str,

@@ -129,6 +129,19 @@ pub(super) fn encode_footer(entries: &[(u64, FrameHead)], at: u64) -> Vec<u8> {
     out
 }
 
+/// A sealed pack of any frames and any footer's body.
+pub(crate) fn assemble(id: PackId, frames: &[&[u8]], footer_body: &[u8]) -> Vec<u8> {
+    let mut out = encode_header(id);
+    for frame in frames {
+        encode_entry(frame, &mut out);
+    }
+    let footer = out.len() as u64;
+    EntryHead::encode(FOOTER_MAGIC, footer_body, &mut out);
+    out.extend_from_slice(&footer.to_le_bytes());
+    out.extend_from_slice(&TRAILER_MAGIC);
+    out
+}
+
 /// The entries that a footer's body lists: offset, length with the entry's head, frame head.
 pub(super) fn decode_footer(
     body: &[u8],

@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::error::Damage;
 
-pub(crate) use format::{ENTRY_LEN_MAX, HEADER_LEN};
+pub(crate) use format::{ENTRY_LEN_MAX, HEADER_LEN, assemble};
 pub(crate) use read::{check_header, read_entry, read_footer, scan};
 pub(crate) use write::PackWriter;
 

@@ -1,12 +1,14 @@
 //! Do writers, readers and collections get in each other's way?
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vitrail_chunkstore::gc::Collection;
 use vitrail_chunkstore::{Ingest, Options, Store};
+use vitrail_proto::chunk::VerifiedChunk;
 
-use crate::support::images::{Run, image};
+use crate::support::images::{Run, image, noise};
 use crate::support::{
     Site, assert_intact, assert_no_orphans, collect, ingest, options, raw, read_all, verified,
 };
@@ -143,6 +145,40 @@ fn churn(
             roots.lock().remove(&id);
         }
     }
+}
+
+/// Writers that come and go give packs back at any moment of a collection.
+#[test]
+fn packs_that_change_hands_during_collections() {
+    let site = Site::with(Options {
+        pack_len: 20_000,
+        ..options()
+    });
+    let store = site.store();
+    let lease = Arc::new(store.lease());
+    let done = AtomicBool::new(false);
+    let ids: Vec<_> = std::thread::scope(|scope| {
+        let collector = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                collect(store, []);
+            }
+        });
+        let ids = (0..120).map(|n| {
+            let chunk = VerifiedChunk::hash(noise(n, 1000).into()).unwrap();
+            lease.add_chunk(chunk.id());
+            let mut writer = store.writer(lease.clone()).unwrap();
+            writer.put(chunk.clone()).unwrap();
+            writer.commit().unwrap();
+            chunk.id()
+        });
+        let ids = ids.collect();
+        done.store(true, Ordering::Relaxed);
+        collector.join().unwrap();
+        ids
+    });
+    assert_eq!(store.missing(&ids).unwrap(), Vec::<usize>::new());
+    assert_eq!(store.chunks(&ids).unwrap().len(), ids.len());
+    assert!(verified(store).ok());
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! What becomes of flipped bits, cut-off and missing packs while the index is whole?
 
+use std::sync::Arc;
+
+use vitrail_chunkstore::gc::Collection;
 use vitrail_chunkstore::{Error, ImageReader, Options, PackId};
+use vitrail_proto::chunk::VerifiedChunk;
 use vitrail_proto::id::ManifestId;
 
 use crate::support::disk::FaultyDisk;
@@ -211,6 +215,66 @@ fn chunks_beside_a_damaged_one_stay() {
 }
 
 #[test]
+fn a_chunk_that_is_damaged_before_its_commit() {
+    let (site, disk, _) = site(1);
+    let store = site.store();
+    let lease = Arc::new(store.lease());
+    let mut writer = store.writer(lease.clone()).unwrap();
+    // The second closes the frame of the first.
+    let [first, second] = [1, 2].map(|n| VerifiedChunk::hash(noise(n, 100).into()).unwrap());
+    for chunk in [&first, &second] {
+        lease.add_chunk(chunk.id());
+        writer.put(chunk.clone()).unwrap();
+    }
+    let packs = disk.packs();
+    disk.edit(packs[1], |bytes| bytes[100] ^= 1);
+    let id = first.id();
+    let read = || store.chunks(&[id]);
+    assert!(matches!(read(), Err(Error::Damaged(_))));
+    assert_eq!(store.missing(&[id]).unwrap(), [0]);
+    writer.put(first.clone()).unwrap();
+    writer.commit().unwrap();
+    assert_eq!(read().unwrap(), [first]);
+}
+
+#[test]
+fn a_chunk_that_is_damaged_and_healed_while_its_pack_is_rewritten() {
+    let disk = FaultyDisk::default();
+    let options = Options {
+        memory: 0,
+        ..options()
+    };
+    let mut site = Site::on(&disk, options);
+    // Small sealed packs, which a collection merges.
+    let ids: Vec<_> = (0..3)
+        .map(|n| {
+            let id = site.add(noise(n, 20_000));
+            site.reopen_after(|_| {});
+            id
+        })
+        .collect();
+    let first = disk.packs()[0];
+    let image = &site.images[&ids[0]];
+    let plan = Collection::begin(site.store())
+        .unwrap()
+        .plan(ids.clone())
+        .unwrap();
+    let summary = plan.execute(|done, _| {
+        if done == 1 {
+            // Copied by now, and the rows not moved yet.
+            disk.edit(first, |bytes| bytes[5000] ^= 1);
+            assert!(matches!(
+                read_all(site.store(), ids[0]),
+                Err(Error::Damaged(_))
+            ));
+            assert_eq!(ingest(site.store(), image).unwrap(), ids[0]);
+        }
+    });
+    assert_eq!(summary.unwrap().packs_compacted, 3);
+    site.assert_clean();
+}
+
+#[test]
 fn an_unreadable_sector_is_reported_and_may_come_back() {
     use crate::support::disk::Plan;
     let (mut site, disk, id) = site(3);
@@ -255,7 +319,6 @@ fn a_lying_manifest_is_an_error() {
 #[test]
 fn a_damaged_manifest_is_reported_and_stops_collections_until_it_is_healed() {
     use vitrail_chunkstore::db::{Batch, Durability};
-    use vitrail_chunkstore::gc::Collection;
     let (site, _, id) = site(1);
     let bytes = site
         .store()

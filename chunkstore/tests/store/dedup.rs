@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use vitrail_chunkstore::Ingest;
+use vitrail_chunkstore::frame::{Encoder, decode};
 use vitrail_proto::chunk::VerifiedChunk;
 
 use crate::support::images::{KIB, Run, image, noise};
@@ -80,4 +81,10 @@ fn more_tiny_chunks_than_a_frame_may_have() {
     let ids: Vec<_> = chunks.iter().map(VerifiedChunk::id).collect();
     assert_eq!(site.store().missing(&ids).unwrap(), Vec::<usize>::new());
     assert_eq!(site.store().chunks(&ids).unwrap(), chunks);
+    // Nor has a frame that is made for sending.
+    let every_other: Vec<_> = ids.iter().copied().step_by(2).collect();
+    let mut encoder = Encoder::new(3).unwrap();
+    let frames = site.store().frames(&every_other, &mut encoder).unwrap();
+    let sent = frames.iter().flat_map(|frame| decode(frame).unwrap());
+    assert!(sent.map(|chunk| chunk.id()).eq(every_other));
 }

@@ -10,13 +10,13 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use vitrail_chunkstore::gc::Collection;
-use vitrail_chunkstore::{Ingest, Options, Result, Store};
+use vitrail_chunkstore::{Error, Ingest, Options, Result, Store};
 use vitrail_proto::id::ManifestId;
 
 use crate::support::disk::{FaultyDisk, Plan};
-use crate::support::images::{KIB, Run, image};
+use crate::support::images::{KIB, Run, image, noise};
 use crate::support::{
-    assert_intact, assert_no_orphans, collect, copy_directory, ingest, options, verified,
+    Site, assert_intact, assert_no_orphans, collect, copy_directory, ingest, options, verified,
 };
 
 /// Moments of each kind of fault that are tried by default.
@@ -100,8 +100,17 @@ fn scenario(store: &Store, disk: &FaultyDisk) -> Catalogue {
     catalogue
 }
 
+/// What comes after a fault.
+#[derive(Clone, Copy)]
+enum Then {
+    /// The process is started again.
+    Restart,
+    /// The machine is: what was not synced may be gone.
+    PowerCycle,
+}
+
 /// Runs the scenario with `plan` at operation `at`. Returns whether it came to that.
-fn run(template: &Path, at: u64, seed: u64, plan: impl FnOnce(&Path, &Path) -> Plan) -> bool {
+fn run(template: &Path, at: u64, then: Then, plan: impl FnOnce(&Path, &Path) -> Plan) -> bool {
     let disk = FaultyDisk::default();
     let directory = copy_of(template);
     let after = tempfile::tempdir().unwrap();
@@ -114,13 +123,13 @@ fn run(template: &Path, at: u64, seed: u64, plan: impl FnOnce(&Path, &Path) -> P
         assert_eq!(catalogue.failures, 0);
         return false;
     }
+    match then {
+        Then::Restart => disk.heal(),
+        Then::PowerCycle => disk.power_cycle(at),
+    }
     // A cut has put the index aside as it was at that moment.
     let cut = after.path().join("FORMAT").exists();
     let directory = if cut { after } else { directory };
-    match cut || seed.is_multiple_of(2) {
-        true => disk.power_cycle(seed),
-        false => disk.heal(),
-    }
     check(directory.path(), &disk, &catalogue.images);
     true
 }
@@ -153,8 +162,8 @@ fn copy_of(template: &Path) -> TempDir {
     directory
 }
 
-/// Runs the scenario with a fault at each moment, or at some.
-fn at_every_moment(kind: u64, plan: impl Fn(&Path, &Path) -> Plan) {
+/// Runs the scenario with a fault at each moment, or at some, of which `kind` tells the first.
+fn at_every_moment(kind: u64, then: &[Then], plan: impl Fn(&Path, &Path) -> Plan) {
     let template = tempfile::tempdir().unwrap();
     drop(open(template.path(), &FaultyDisk::default()).unwrap());
     let disk = FaultyDisk::default();
@@ -167,8 +176,15 @@ fn at_every_moment(kind: u64, plan: impl Fn(&Path, &Path) -> Plan) {
     let all = std::env::var("VITRAIL_FAULTS").is_ok_and(|value| value == "all");
     let step = if all { 1 } else { operations / MOMENTS };
     let mut moments = 0;
-    for at in (kind % step..operations).step_by(step as usize) {
-        moments += u64::from(run(template.path(), at, at + kind, &plan));
+    for (n, at) in (kind % step..operations).step_by(step as usize).enumerate() {
+        let all_of = if all {
+            then
+        } else {
+            &then[n % then.len()..][..1]
+        };
+        for &then in all_of {
+            moments += u64::from(run(template.path(), at, then, &plan));
+        }
     }
     // Threads make the number of operations vary a little.
     assert!(
@@ -180,28 +196,53 @@ fn at_every_moment(kind: u64, plan: impl Fn(&Path, &Path) -> Plan) {
 
 #[test]
 fn an_operation_fails() {
-    at_every_moment(0, |_, _| Plan::Fail(io::ErrorKind::Other));
+    at_every_moment(0, &[Then::Restart, Then::PowerCycle], |_, _| {
+        Plan::Fail(io::ErrorKind::Other)
+    });
 }
 
 #[test]
 fn the_disk_is_full_for_a_moment() {
-    at_every_moment(3, |_, _| Plan::Tear(io::ErrorKind::StorageFull));
+    at_every_moment(3, &[Then::PowerCycle, Then::Restart], |_, _| {
+        Plan::Tear(io::ErrorKind::StorageFull)
+    });
 }
 
 #[test]
 fn a_write_is_torn() {
-    at_every_moment(5, |_, _| Plan::Tear(io::ErrorKind::Other));
+    at_every_moment(5, &[Then::Restart, Then::PowerCycle], |_, _| {
+        Plan::Tear(io::ErrorKind::Other)
+    });
 }
 
 #[test]
 fn a_sync_fails_and_its_writes_are_lost() {
-    at_every_moment(1, |_, _| Plan::LoseSync);
+    at_every_moment(1, &[Then::PowerCycle], |_, _| Plan::LoseSync);
 }
 
 #[test]
 fn the_power_goes() {
-    at_every_moment(7, |directory, after| {
+    at_every_moment(7, &[Then::PowerCycle], |directory, after| {
         let (from, to) = (directory.to_owned(), after.to_owned());
         Plan::PowerCut(Box::new(move || copy_directory(&from, &to)))
     });
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_written_and_everything_read() {
+    let disk = FaultyDisk::default();
+    let mut site = Site::on(&disk, options());
+    let before = site.add(noise(1, 200 * KIB));
+    disk.plan(0, Plan::LoseSync);
+    let lost = noise(2, 200 * KIB);
+    assert!(matches!(ingest(site.store(), &lost), Err(Error::Io { .. })));
+    for image in [&lost, &noise(3, 1000), &site.images[&before]] {
+        assert!(matches!(ingest(site.store(), image), Err(Error::Poisoned)));
+    }
+    let plan = Collection::begin(site.store()).unwrap().plan(site.roots());
+    assert!(matches!(plan.err(), Some(Error::Poisoned)));
+    site.assert_intact();
+    site.reopen_after(|_| disk.power_cycle(1));
+    site.add(lost);
+    site.assert_clean();
 }

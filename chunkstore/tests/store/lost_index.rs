@@ -197,6 +197,33 @@ fn an_index_whose_log_is_cut_off() {
     }
 }
 
+/// What a crash leaves behind what is committed: a part of an entry, of a footer, or anything.
+#[test]
+fn bytes_behind_a_pack_are_cut_off() {
+    let mut site = Site::new();
+    grow(&mut site, 1);
+    site.collect();
+    site.add(noise(3, 50_000));
+    let files = pack_files(site.path());
+    let sealed = files.values().next().unwrap().clone();
+    let open = files.values().next_back().unwrap().clone();
+    let good = std::fs::read(&sealed).unwrap();
+    let entry = good[32..5000].to_vec();
+    let trailer = good.len() - 16;
+    let footer = u64::from_le_bytes(good[trailer..trailer + 8].try_into().unwrap()) as usize;
+    let footer = good[footer..footer + 60].to_vec();
+    for tail in [vec![0; 100], vec![7; 5], entry, footer] {
+        for file in [&sealed, &open] {
+            let before = std::fs::read(file).unwrap();
+            site.reopen_after(|_| std::fs::write(file, [&before[..], &tail].concat()).unwrap());
+            let after = std::fs::read(file).unwrap();
+            assert!(after == before, "{} then {}", before.len(), after.len());
+            site.assert_intact();
+        }
+    }
+    site.assert_clean();
+}
+
 /// An unsealed pack whose index is lost, with a byte flipped: what is behind the place is found too.
 #[test]
 fn a_damaged_pack_without_an_index() {

@@ -108,21 +108,23 @@ fn run(wanted: Vec<Wanted>, links: &[Link], positions: &[u32], seed: u64) -> Out
             return outcome;
         }
         for (i, link) in links.iter().enumerate() {
-            if sending[i].is_empty() && !link.mute.is_some_and(|at| now >= at) {
-                if let Some((request, chunks, arrival)) = queues[i].pop_front() {
-                    let mut at = free_at[i].max(arrival);
-                    for index in chunks.iter() {
-                        at += Duration::from_secs_f64(f64::from(lens[&index]) / link.rate);
-                        sending[i].push_back((at, request, Some(index)));
-                    }
-                    sending[i].push_back((at, request, None));
-                    free_at[i] = at;
+            let speaks = link.mute.is_none_or(|mute| now < mute);
+            if !sending[i].is_empty() || !speaks {
+                continue;
+            }
+            if let Some((request, chunks, arrival)) = queues[i].pop_front() {
+                let mut at = free_at[i].max(arrival);
+                for index in chunks.iter() {
+                    at += Duration::from_secs_f64(f64::from(lens[&index]) / link.rate);
+                    sending[i].push_back((at, request, Some(index)));
                 }
+                sending[i].push_back((at, request, None));
+                free_at[i] = at;
             }
         }
         let next = (0..links.len())
             .filter_map(|i| sending[i].front().map(|(at, ..)| (*at, i)))
-            .filter(|(at, i)| !links[*i].mute.is_some_and(|mute| *at >= mute))
+            .filter(|(at, i)| links[*i].mute.is_none_or(|mute| *at < mute))
             .min();
         let death = links
             .iter()

@@ -276,7 +276,11 @@ impl Gossip {
         now: Now,
     ) {
         let site = site_number(name);
-        let inbound = self.neighbours.values().filter(|n| !n.dialled).count();
+        let inbound = self
+            .neighbours
+            .values()
+            .filter(|n| n.dialled.is_none())
+            .count();
         self.overlay
             .connected(site, dialled.as_ref(), now.monotonic);
         if self.own.outranked || (dialled.is_none() && inbound >= INBOUND_MAX) {
@@ -285,7 +289,7 @@ impl Gossip {
                 .push_back(Output::HangUp { connection, reason });
             return;
         }
-        let neighbour = Neighbour::new(site, name.to_owned(), dialled.is_some(), now.monotonic);
+        let neighbour = Neighbour::new(site, name.to_owned(), dialled, now.monotonic);
         self.neighbours.insert(connection, neighbour);
         self.announce(connection, now);
     }
@@ -294,8 +298,13 @@ impl Gossip {
     pub fn handle_disconnected(&mut self, connection: ConnectionId, now: Now) {
         if let Some(neighbour) = self.neighbours.remove(&connection) {
             self.lost(&neighbour, now);
-            if neighbour.dialled && self.connection_with(neighbour.site).is_none() {
-                let target = Target::Site(neighbour.site);
+            let alone = self.connection_with(neighbour.site).is_none();
+            if let Some(dialled) = neighbour.dialled.filter(|_| alone) {
+                // Once its addresses are known, a seed is a site like any other.
+                let target = match self.state.site(neighbour.site) {
+                    Some(log) => Target::Site(log.site),
+                    None => dialled,
+                };
                 self.overlay.failed(target, now.monotonic, &mut self.random);
             }
         }
@@ -553,7 +562,7 @@ impl Gossip {
             .values()
             .map(|n| Connected {
                 site: n.site,
-                dialled: n.dialled,
+                dialled: n.dialled.is_some(),
                 since: n.since,
             })
             .collect();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::entry::{Family, HalfOctave, LogId, SiteNumber};
+use super::overlay::Target;
 
 /// What we know of a neighbour. A log that is neither in `behind` nor in `ahead` counts as equal: if it is
 /// not, the neighbour finds a gap and asks.
@@ -11,7 +12,8 @@ use super::entry::{Family, HalfOctave, LogId, SiteNumber};
 pub(super) struct Neighbour {
     pub(super) site: SiteNumber,
     pub(super) name: String,
-    pub(super) dialled: bool,
+    /// What it was dialled as, if we dialled.
+    pub(super) dialled: Option<Target>,
     pub(super) since: Duration,
     /// The boot of its hello, once that is there.
     pub(super) boot: Option<u64>,
@@ -66,7 +68,12 @@ struct Behind {
 }
 
 impl Neighbour {
-    pub(super) fn new(site: SiteNumber, name: String, dialled: bool, now: Duration) -> Self {
+    pub(super) fn new(
+        site: SiteNumber,
+        name: String,
+        dialled: Option<Target>,
+        now: Duration,
+    ) -> Self {
         Self {
             site,
             name,

@@ -14,8 +14,8 @@ pub const INBOUND_MAX: usize = 32;
 /// How long a random connection is kept before another takes its place: the round trips of more and more sites are
 /// learnt, and the near ones get nearer. A connection costs 4 to 16 kB: 1 to 4 bytes/s.
 const FAR_KEPT: Duration = Duration::from_secs(3600);
-/// A connection that nobody here needs is kept so long.
-const EXCESS_KEPT: Duration = Duration::from_secs(60);
+/// A connection that this site dialled and does not need is kept so long: enough to be told everything.
+const EXCESS_KEPT: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(600);
 /// The share of an outage after which it is looked whether it is over.
@@ -176,11 +176,11 @@ impl Overlay {
 
         let mut plan = Plan::default();
         let connected: BTreeSet<SiteNumber> = neighbours.iter().map(|n| n.site).collect();
-        if !connected.is_empty() {
+        self.outages.retain(|target, _| match target {
             // Seeds are for those who have nobody.
-            self.outages
-                .retain(|target, _| matches!(target, Target::Site(_)));
-        }
+            Target::Seed(_) => connected.is_empty(),
+            Target::Site(site) => !connected.contains(site),
+        });
         let candidates: Vec<(SiteNumber, bool)> = state
             .sites()
             .filter(|log| log.site != self.own)
@@ -215,7 +215,8 @@ impl Overlay {
                 |seed: &&String| !self.outages.contains_key(&Target::Seed((*seed).clone()));
             dial.extend(self.seeds.iter().filter(rested).cloned().map(Target::Seed));
         }
-        self.retry(&connected, now, &mut dial);
+        let due = self.outages.iter().filter(|(_, outage)| outage.next <= now);
+        dial.extend(due.map(|(target, _)| target.clone()));
         for target in dial {
             self.dial(target, false, now, &mut plan);
         }
@@ -278,15 +279,6 @@ impl Overlay {
             }
             let site = free.swap_remove(random.below(free.len()));
             self.far.push((site, now));
-        }
-    }
-
-    fn retry(&self, connected: &BTreeSet<SiteNumber>, now: Duration, dial: &mut BTreeSet<Target>) {
-        for (target, outage) in &self.outages {
-            let there = matches!(target, Target::Site(site) if connected.contains(site));
-            if !there && outage.next <= now {
-                dial.insert(target.clone());
-            }
         }
     }
 

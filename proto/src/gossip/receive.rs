@@ -1,5 +1,6 @@
 //! What comes from neighbours.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -157,7 +158,7 @@ impl Gossip {
         if hello.name != neighbour.name {
             return Err(Fault::Name(hello.name));
         }
-        let (site, dialled) = (neighbour.site, neighbour.dialled);
+        let (site, dialled) = (neighbour.site, neighbour.dialled.is_some());
         if site == self.own.number {
             return self.receive_own_name(connection, hello.boot, now);
         }
@@ -166,7 +167,7 @@ impl Gossip {
             // number dialled.
             let old = &self.neighbours[&other];
             let keep = old.boot != Some(hello.boot)
-                || old.dialled == dialled
+                || old.dialled.is_some() == dialled
                 || dialled == (self.own.number < site);
             let reason = format!(
                 "{} has two connections with {}",
@@ -329,6 +330,7 @@ impl Gossip {
             // A gap: it is asked for from there.
             return Ok(false);
         }
+        let doubted = self.doubted(&part);
         for entry in &part.entries {
             self.receive_entry(connection, log, entry, now, catalogue)?;
         }
@@ -338,7 +340,12 @@ impl Gossip {
         }
         if log == image_log(self.own.number) {
             self.own.observe(to);
-            self.tell_again_what_collides(&part, now);
+            for id in doubted
+                .into_iter()
+                .filter(|id| catalogue.record(*id).is_some())
+            {
+                self.adopt_record(id, now);
+            }
         }
         let ours = self.state.version(log);
         let mut more = false;
@@ -387,14 +394,28 @@ impl Gossip {
         Ok(foreign)
     }
 
-    /// Entries of our own image log under versions that we used for others. Nobody takes both, so ours get new ones.
-    fn tell_again_what_collides(&mut self, part: &Part, now: Now) {
+    /// Records that a stretch of our own image log puts in doubt: of entries that we did not write, and of ours under
+    /// versions that it has for others. They are to be told again, under versions that nobody has.
+    fn doubted(&self, part: &Part) -> BTreeSet<Uuid> {
+        let mut doubted = BTreeSet::new();
+        // While returning nothing in it is ours.
+        if part.log != image_log(self.own.number) || self.is_returning() {
+            return doubted;
+        }
         for entry in &part.entries {
-            let ours = self.state.key_of(part.log, entry.version).cloned();
-            if let Some(Key::Image(id)) = ours.filter(|key| *key != entry.key) {
-                self.adopt_record(id, now);
+            let ours = self.state.get(part.log, &entry.key);
+            let foreign = ours.is_none_or(|(version, _)| version < entry.version);
+            let other = self.state.key_of(part.log, entry.version);
+            for key in [
+                Some(&entry.key).filter(|_| foreign),
+                other.filter(|k| **k != entry.key),
+            ] {
+                if let Some(Key::Image(id)) = key {
+                    doubted.insert(*id);
+                }
             }
         }
+        doubted
     }
 
     fn receive_entry(
@@ -406,8 +427,8 @@ impl Gossip {
         catalogue: &mut dyn Catalogue,
     ) -> Result<(), Fault> {
         if let Key::Image(id) = entry.key {
-            let known = self.state.get(log, &entry.key).map(|(version, _)| version);
-            if known < Some(entry.version) && !entry.value.is_empty() {
+            // Also if the entry is known: somebody may have invented one with a higher version.
+            if !entry.value.is_empty() {
                 self.receive_record(connection, log, id, &entry.value, now, catalogue)?;
             }
             self.state.put(log, entry)?;

@@ -158,7 +158,7 @@ impl Hold {
     pub(super) fn begin(peers: Arc<Peers>, id: Uuid) -> Self {
         let pull = Arc::new(tokio::sync::OnceCell::new());
         let (this, cell) = (peers.clone(), pull.clone());
-        let task = tokio::spawn(async move { this.hold(id, &cell).await });
+        let task = peers.tasks.spawn(async move { this.hold(id, &cell).await });
         Self {
             peers,
             task,

@@ -205,14 +205,9 @@ impl Peers {
             let _stopping = inputs.blocking_send(Input::Written(id));
         });
         let runtime = tokio::runtime::Handle::current();
-        let spawned = std::thread::Builder::new()
-            .name("gossip".into())
-            .spawn(move || {
-                Driver::new(self, runtime).run(receiver, &stop);
-            });
-        if let Err(error) = spawned {
-            tracing::error!(%error, "gossip could not be started: this site is alone");
-        }
+        let tasks = self.tasks.clone();
+        // A blocking thread for as long as the daemon runs.
+        tasks.spawn_blocking(move || Driver::new(self, runtime).run(receiver, &stop));
     }
 
     /// A neighbour has opened its gossip stream.
@@ -442,7 +437,7 @@ impl Driver {
                     .map(|site| site.info.name)
             }
         };
-        self.runtime.spawn(async move {
+        let dial = async move {
             let opened = async {
                 let link = peers.links.connect(name.as_deref(), &addresses).await?;
                 let (mut send, recv) = link.connection.open_bi().await?;
@@ -462,7 +457,8 @@ impl Driver {
                     peers.gossip.tell(Input::DialFailed(target)).await;
                 }
             }
-        });
+        };
+        self.peers.tasks.spawn_on(dial, &self.runtime);
     }
 
     fn tell(&mut self, event: Event) {

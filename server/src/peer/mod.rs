@@ -27,6 +27,7 @@ use anyhow::Context;
 use quinn::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use vitrail_chunkstore::Store;
 use vitrail_proto::clock::site_number;
 use vitrail_proto::id::ManifestId;
@@ -48,6 +49,9 @@ use receipt::Receipts;
 /// How often unused links are closed and certificate files are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long a stop waits for work with other sites.
+pub const STOP_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// This site's end of the mesh.
 pub struct Peers {
     store: Store,
@@ -66,6 +70,9 @@ pub struct Peers {
     server: serve::Server,
     metrics: Arc<Metrics>,
     seed: u64,
+    /// Everything that works with the store; a stop waits for it.
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 /// A site that holds a manifest, or a part of it.
@@ -118,12 +125,31 @@ impl Peers {
             faults: AtomicU64::new(0),
             server,
             metrics,
+            tasks: TaskTracker::new(),
+            stop: stop.clone(),
             seed: site_number(&config.site.name),
         });
-        tokio::spawn(peers.links.clone().accept());
-        tokio::spawn(peers.clone().run(new_links, stop.clone()));
+        peers.tasks.spawn(peers.links.clone().accept());
+        peers
+            .tasks
+            .spawn(peers.clone().run(new_links, stop.clone()));
         peers.clone().start_gossip(stop);
         Ok(Some(peers))
+    }
+
+    /// Waits until nothing here works with the store any more, after the token given to [`Peers::start`] was
+    /// cancelled; at most [`STOP_TIME_MAX`].
+    pub async fn stopped(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(STOP_TIME_MAX, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                left = self.tasks.len(),
+                "work for other sites did not end in time"
+            );
+        }
     }
 
     /// Where this site listens for others.
@@ -138,7 +164,7 @@ impl Peers {
             tokio::select! {
                 link = new_links.recv() => {
                     let Some(NewLink(link)) = link else { return };
-                    tokio::spawn(self.clone().serve(link));
+                    self.tasks.spawn(self.clone().serve(link));
                 }
                 _ = sweep.tick() => {
                     self.links.sweep(|number| self.gossip.is_neighbour(number));
@@ -173,7 +199,7 @@ impl Peers {
                 }
             };
             let (this, link) = (self.clone(), link.clone());
-            tokio::spawn(async move {
+            self.tasks.spawn(async move {
                 if let Err(error) = this.serve_stream(&link, send, recv).await {
                     match error {
                         MessageError::Lost(_) => {

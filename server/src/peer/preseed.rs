@@ -58,7 +58,7 @@ impl Peers {
     ) {
         let (lines, receiver) = mpsc::channel(LINES_MAX);
         let this = self.clone();
-        let task = tokio::spawn(async move {
+        let task = self.tasks.spawn(async move {
             let mut pairs = JoinSet::new();
             for site in sites {
                 // One site takes its images one after the other; sites work side by side.
@@ -120,7 +120,14 @@ impl Peers {
                 latest.state = "failed";
             } else {
                 let _dropped = lines.try_send(latest.clone());
-                tokio::time::sleep(RETRY_DELAY).await;
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY_DELAY) => {}
+                    () = self.stop.cancelled() => {
+                        latest.state = "failed";
+                        latest.reason = "this site is stopping".into();
+                        break;
+                    }
+                }
             }
         }
         let _dropped = lines.try_send(latest.clone());

@@ -255,7 +255,7 @@ impl Peers {
         drop(active);
         let number = self.pulls.next.fetch_add(1, Ordering::Relaxed);
         let task = Task::new(self.clone(), handle, plan, number, image);
-        tokio::spawn(task.run());
+        self.tasks.spawn(task.run());
         Ok(Some(interest))
     }
 }
@@ -380,7 +380,9 @@ impl Task {
         let (store_in, jobs) = mpsc::channel(EVENTS_MAX);
         let (stored_out, stored) = mpsc::unbounded_channel();
         let (store, lease) = (peers.store.clone(), plan.lease.clone());
-        tokio::task::spawn_blocking(move || store_frames(&store, lease, jobs, &stored_out));
+        peers
+            .tasks
+            .spawn_blocking(move || store_frames(&store, lease, jobs, &stored_out));
         Self {
             pull: Pull::new(plan.wanted, peers.seed ^ number),
             events: mpsc::channel(EVENTS_MAX),
@@ -434,6 +436,7 @@ impl Task {
                 event = self.events.1.recv(), if self.can_store() => {
                     if let Some(event) = event { self.take_event(event); }
                 }
+                () = self.peers.stop.cancelled() => return Err("the daemon is stopping".into()),
                 () = handle.demand_changed.notified() => self.follow_demand(),
                 _ = look.tick() => {
                     self.look_for_holders().await;

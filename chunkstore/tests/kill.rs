@@ -3,6 +3,12 @@
 //! A child, this program again, stores, deletes and collects until it is killed. It tells what it was
 //! answered over a pipe. `VITRAIL_KILLS` sets the number of rounds.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+#[allow(dead_code)] // each test program uses a part of it
+#[path = "store/support/mod.rs"]
+mod support;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -16,8 +22,8 @@ use vitrail_chunkstore::gc::Collection;
 use vitrail_chunkstore::{Ingest, Options, Store};
 use vitrail_proto::id::ManifestId;
 
-use crate::support::images::{KIB, Run, image};
-use crate::support::{assert_no_orphans, collect, options, pack_files, raw, read_all, verified};
+use support::images::{KIB, Run, image};
+use support::{assert_no_orphans, collect, options, pack_files, raw, read_all, verified};
 
 const ROUNDS: u64 = 8;
 /// The catalogue: image number to manifest id.
@@ -102,7 +108,7 @@ fn work() {
 
 fn start(directory: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "kill::work", "--ignored", "--nocapture"])
+        .args(["--exact", "work", "--ignored", "--nocapture"])
         .env(DIRECTORY, directory)
         .stdout(Stdio::piped())
         .spawn()

@@ -2,13 +2,19 @@
 //!
 //! Measured from outside: this test starts its own program again, with nothing else running in it.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+#[allow(dead_code)] // each test program uses a part of it
+#[path = "store/support/mod.rs"]
+mod support;
+
 use std::process::Command;
 
 use vitrail_chunkstore::gc::Collection;
 use vitrail_chunkstore::{ImageReader, Ingest, Options, Store};
 
-use crate::support::images::{noise, text};
-use crate::support::{options, raw, verified};
+use support::images::{noise, text};
+use support::{options, raw, verified};
 
 const MIB: u64 = 1 << 20;
 const CEILING: u64 = 96 * MIB;
@@ -18,7 +24,7 @@ const ALLOWANCE: u64 = 64 * MIB;
 #[test]
 fn ingests_and_readers_stay_below_the_ceiling() {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "memory::work", "--ignored", "--nocapture"])
+        .args(["--exact", "work", "--ignored", "--nocapture"])
         .env("MALLOC_ARENA_MAX", "2")
         .output()
         .unwrap();
