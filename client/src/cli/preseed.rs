@@ -126,11 +126,10 @@ impl<'a> Board<'a> {
         let name = self.names.get(&now.image).unwrap_or(&now.image);
         let label = format!("{}: {name}", now.site);
         if let Some(bar) = &row.bar {
-            if before.is_none() {
-                bar.restart(&label);
+            match &before {
+                Some(before) if before.total_bytes > 0 => bar.set_position(now.done_bytes),
+                _ => bar.restart(&label, now.done_bytes, now.total_bytes),
             }
-            bar.set_total(now.total_bytes);
-            bar.set_position(now.done_bytes);
         }
         if let Some(news) = news(before.as_ref(), &now, row.bar.is_some()) {
             let line = format!("{label}: {news}");
