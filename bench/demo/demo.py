@@ -29,8 +29,12 @@ JOIN_TIMEOUT_S = 60
 Traffic = dict[tuple[str, str], int]
 
 
-def size(count: int) -> str:
-    return f"{count / (1 << 30):.2f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.1f} MiB"
+def size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
 
 
 def print_table(rows: list[tuple[str, ...]]) -> None:
@@ -85,9 +89,10 @@ def distribute(name: str, image: Path, sites: list[Site], scratch: Path) -> Traf
     say("  the same bytes")
     pulled.unlink()
     return {
-        (peer, site.name): count - before[site.name].get(peer, 0)
+        (peer, site.name): carried
         for site in (second, third)
         for peer, count in site.received().items()
+        if (carried := count - before[site.name].get(peer, 0)) > 0
     }
 
 

@@ -19,6 +19,11 @@ pub const IMAGE_SIZE_MAX: u64 = 1 << 44;
 pub const MANIFEST_LEN_MAX: u64 = 512 * 1024 * 1024;
 const FORMAT_NAME_LEN_MAX: usize = 32;
 
+const HOLES_TOUCH: DecodeError = DecodeError::Invalid {
+    what: "segments",
+    rule: "two holes touch",
+};
+
 /// How an image was cut. Two manifests made with the same parameters cut equal bytes equally.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkerParams {
@@ -113,10 +118,7 @@ impl Manifest {
                 });
             }
             if hole && after_hole {
-                return Err(DecodeError::Invalid {
-                    what: "segments",
-                    rule: "two holes touch",
-                });
+                return Err(HOLES_TOUCH);
             }
             after_hole = hole;
             size = size
@@ -233,7 +235,7 @@ impl Manifest {
         ManifestId::of(&self.encode())
     }
 
-    /// Decodes foreign bytes. Memory is at most 20 times the input's length.
+    /// Decodes foreign bytes. Memory is at most 7 times the input's length, while the list of segments grows.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         if reader.array("manifest magic")? != MAGIC {
@@ -290,6 +292,10 @@ impl Manifest {
                         len,
                         id: ChunkId::from_bytes(reader.array("chunk id")?),
                     }
+                }
+                // Here and not only at the end: two bytes of a hole make a segment of 40.
+                KIND_HOLE if matches!(segments.last(), Some(Segment::Hole { .. })) => {
+                    return Err(HOLES_TOUCH);
                 }
                 KIND_HOLE => Segment::Hole {
                     len: reader.varint(IMAGE_SIZE_MAX, "segment length")?,
@@ -406,6 +412,29 @@ mod tests {
                 value: 2
             })
         );
+    }
+
+    #[test]
+    fn holes_that_touch_are_refused_at_once() {
+        let chunker = ChunkerParams {
+            algorithm: 1,
+            len_min: 1,
+            len_avg: 1,
+            len_max: 1,
+            hole_min: 1,
+        };
+        let format = FormatFacts {
+            name: String::new(),
+            virtual_size: None,
+        };
+        let one = vec![Segment::Hole { len: 5 }];
+        let manifest = Manifest::new(chunker, [0; 16], [0; 64], format, one).unwrap();
+        let mut bytes = manifest.encode();
+        let count = bytes.len() - 3;
+        bytes[count] = 9;
+        bytes.push(KIND_HOLE);
+        // Not only when all nine have been read.
+        assert_eq!(Manifest::decode(&bytes), Err(HOLES_TOUCH));
     }
 
     #[test]

@@ -154,6 +154,10 @@ fn pull(error: &PullError) -> (Exit, Option<Cow<'_, str>>) {
     match error {
         PullError::Request(error) => request(error),
         PullError::Exists { .. } => (Exit::Failed, Some("--force replaces it".into())),
+        PullError::NotActive { status, .. } if status == "queued" || status == "saving" => (
+            Exit::Failed,
+            Some("its upload goes on, or word of its end has not reached this site yet".into()),
+        ),
         PullError::Damaged { .. } => (Exit::Damaged, Some("pull it again".into())),
         _ => (Exit::Failed, None),
     }

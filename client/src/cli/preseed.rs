@@ -80,7 +80,8 @@ fn table(report: &PreseedReport, names: &BTreeMap<String, String>) -> Table {
             pair.site.clone(),
             text(names.get(&pair.image).map(String::as_str)),
             outcome.to_owned(),
-            size(pair.total_bytes),
+            // A site that had nothing to do, or does not know the image, counts none.
+            size(Some(pair.total_bytes).filter(|&bytes| bytes > 0)),
             pair.reason.clone().unwrap_or_default(),
         ]);
     }
@@ -125,11 +126,10 @@ impl<'a> Board<'a> {
         let name = self.names.get(&now.image).unwrap_or(&now.image);
         let label = format!("{}: {name}", now.site);
         if let Some(bar) = &row.bar {
-            if before.is_none() {
-                bar.restart(&label);
+            match &before {
+                Some(before) if before.total_bytes > 0 => bar.set_position(now.done_bytes),
+                _ => bar.restart(&label, now.done_bytes, now.total_bytes),
             }
-            bar.set_total(now.total_bytes);
-            bar.set_position(now.done_bytes);
         }
         if let Some(news) = news(before.as_ref(), &now, row.bar.is_some()) {
             let line = format!("{label}: {news}");

@@ -29,7 +29,8 @@ impl Progress {
         Self::new(output, label, total, IN_PERCENT)
     }
 
-    /// For a row of transfers, one after the other, beside other bars.
+    /// For transfers one after the other, each of which begins with [`Self::restart`], beside other
+    /// bars.
     pub(crate) fn of_bytes_among(bars: &MultiProgress, output: Output) -> Self {
         let mut progress = Self::of_bytes(output, "", 0);
         progress.bar = bars.add(progress.bar);
@@ -53,14 +54,16 @@ impl Progress {
         self.bar.set_position(done);
     }
 
-    pub(crate) fn set_total(&self, total: u64) {
-        self.bar.set_length(total);
-    }
-
-    /// Begins anew with the next transfer.
-    pub(crate) fn restart(&self, label: &str) {
+    /// Begins anew with a transfer of which some is done already, which says nothing of the rate.
+    pub(crate) fn restart(&self, label: &str, done: u64, total: u64) {
         self.bar.reset();
         self.bar.set_message(clean(label));
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        // The position is taken into account, and then the rate is measured from there.
+        self.bar.tick();
+        self.bar.reset_eta();
+        self.bar.tick();
     }
 
     /// Says something above the bar.

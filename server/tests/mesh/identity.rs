@@ -26,14 +26,31 @@ fn a_certificate_of_another_authority_is_refused() {
 #[test]
 fn an_expired_certificate_is_refused() {
     let mesh = Mesh::start(&["paris"]);
-    // Valid from an hour ago until now.
-    ca::issue(mesh.authority.path(), "lyon", 0).unwrap();
-    std::thread::sleep(Duration::from_secs(1));
+    issue_expired(&mesh.authority, "lyon");
     let address = free_address();
     let site = Site::with(|config| mesh.authority.enroll(config, "lyon", address, mesh.seed));
     std::thread::sleep(SETTLED);
     assert_eq!(up_sites(&site), 1);
     assert_eq!(up_sites(&mesh.sites[0]), 1);
+}
+
+/// A certificate that was valid until a minute ago.
+fn issue_expired(authority: &Authority, site: &str) {
+    let read = |name: &str| std::fs::read_to_string(authority.file(name)).unwrap();
+    let key = rcgen::KeyPair::from_pem(&read("ca.key")).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&read("ca.crt"), key).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["vitrail-peer".to_owned()]).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, site);
+    let now = time::OffsetDateTime::now_utc();
+    params.not_before = now - time::Duration::minutes(30);
+    params.not_after = now - time::Duration::minutes(1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    std::fs::write(authority.file(&format!("{site}.crt")), certificate.pem()).unwrap();
+    std::fs::write(authority.file(&format!("{site}.key")), key.serialize_pem()).unwrap();
 }
 
 #[test]
