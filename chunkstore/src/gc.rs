@@ -181,14 +181,13 @@ impl GcPlan {
     /// for their live part; where a full disk has none, the rest is still done.
     pub fn execute(mut self, mut progress: impl FnMut(u64, u64)) -> Result<GcSummary> {
         let store = self.collection.store.clone();
-        let planned = std::mem::take(&mut self.summary);
+        // From here on what is done, which is not what was planned if others have been at work.
+        self.summary = GcSummary::default();
         for pack in store.take_idle_packs() {
             pack.seal()?;
         }
         self.delete_manifests(&store)?;
         self.delete_rows(&store)?;
-        self.summary.live_chunks =
-            planned.live_chunks + planned.dead_chunks - self.summary.dead_chunks;
         // First what takes no room and makes some.
         self.summary.packs_removed = self.unlink_empty(&store)?;
 
@@ -245,7 +244,9 @@ impl GcPlan {
         let mut dead = Vec::new();
         for row in store.db().rows(CHUNKS, &[])? {
             let (id, location) = chunk_row(&row?)?;
-            if !self.live.contains(&id) {
+            if self.live.contains(&id) {
+                self.summary.live_chunks += 1;
+            } else {
                 dead.push((id, location));
             }
             if dead.len() == BATCH_ROWS {
@@ -262,7 +263,9 @@ impl GcPlan {
     ) -> Result<()> {
         let commit = store.commit_lock();
         let leases = store.inner.leases.lock();
+        let unmarked = dead.len();
         dead.retain(|(id, _)| !leases.holds(id));
+        self.summary.live_chunks += (unmarked - dead.len()) as u64;
         // Under the leases' lock: a writer that adds the chunk to its lease after this sees it gone.
         let removed = store.remove_rows(&commit, dead)?;
         self.summary.dead_chunks += removed.chunks;

@@ -46,7 +46,7 @@ pub struct Options {
     /// zstd level of stored frames, 1 to 22. Default 3: 9 saves 5% for four times the time.
     pub zstd_level: i32,
     /// Uncompressed bytes at which a frame is closed. Larger frames compress better; a random read
-    /// decodes a whole frame, 1.6 ms per MiB. At most 1 MiB.
+    /// decodes a whole frame, 1.6 ms per MiB. More than 1 MiB is taken as that.
     pub frame_len: u32,
     /// Bytes at which a pack is sealed. Default 64 MiB.
     pub pack_len: u64,

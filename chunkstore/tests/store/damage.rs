@@ -216,7 +216,13 @@ fn chunks_beside_a_damaged_one_stay() {
 
 #[test]
 fn a_chunk_that_is_damaged_before_its_commit() {
-    let (site, disk, _) = site(1);
+    let disk = FaultyDisk::default();
+    let options = Options {
+        memory: 0,
+        frame_len: 1,
+        ..options()
+    };
+    let site = Site::on(&disk, options);
     let store = site.store();
     let lease = Arc::new(store.lease());
     let mut writer = store.writer(lease.clone()).unwrap();
@@ -226,8 +232,7 @@ fn a_chunk_that_is_damaged_before_its_commit() {
         lease.add_chunk(chunk.id());
         writer.put(chunk.clone()).unwrap();
     }
-    let packs = disk.packs();
-    disk.edit(packs[1], |bytes| bytes[100] ^= 1);
+    disk.edit(disk.packs()[0], |bytes| bytes[100] ^= 1);
     let id = first.id();
     let read = || store.chunks(&[id]);
     assert!(matches!(read(), Err(Error::Damaged(_))));

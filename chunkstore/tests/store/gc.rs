@@ -1,15 +1,18 @@
 //! Does a collection take everything that nothing names, and nothing else?
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use vitrail_chunkstore::gc::{Collection, GcSummary};
-use vitrail_chunkstore::{Error, ImageReader, Ingest};
+use vitrail_chunkstore::{Error, ImageReader, Ingest, Lease, Store, Writer};
+use vitrail_proto::chunk::VerifiedChunk;
 use vitrail_proto::id::ManifestId;
 
+use crate::support::disk::{FaultyDisk, Plan};
 use crate::support::images::{KIB, Run, any_image, image, noise, text};
 use crate::support::{
-    Site, assert_no_orphans, collect, ingest, pack_files, raw, read, read_all, verified,
+    Site, assert_no_orphans, collect, ingest, options, pack_files, raw, read, read_all, verified,
 };
 
 fn disk_bytes(site: &Site) -> u64 {
@@ -225,13 +228,11 @@ fn an_image_that_comes_back_during_a_collection_stays() {
 /// A writer's pack is not touched while it has it, nor after it has left it for the next one.
 #[test]
 fn open_packs_are_left_alone() {
-    use std::sync::Arc;
-    use vitrail_proto::chunk::VerifiedChunk;
     let site = Site::new();
     let lease = Arc::new(site.store().lease());
     let mut writer = site.store().writer(lease.clone()).unwrap();
     let mut ids = Vec::new();
-    let mut put = |writer: &mut vitrail_chunkstore::Writer, n| {
+    let mut put = |writer: &mut Writer, n| {
         let chunk = VerifiedChunk::hash(noise(n, 9000).into()).unwrap();
         lease.add_chunk(chunk.id());
         ids.push(chunk.id());
@@ -256,6 +257,73 @@ fn open_packs_are_left_alone() {
         .collect();
     assert_eq!(site.store().chunks(&found).unwrap().len(), found.len());
     assert!(verified(site.store()).ok());
+}
+
+fn chunk(n: u64) -> VerifiedChunk {
+    VerifiedChunk::hash(noise(n, 1000).into()).unwrap()
+}
+
+/// Lets `act` happen in a collection after it has sealed a pack that lay idle, and before it looks for packs to
+/// rewrite or remove. Then a writer goes on, and chunks 2 to 4 must be there.
+fn after_the_sealing(act: impl FnOnce(&Store, &FaultyDisk, Arc<Lease>) + Send + 'static) {
+    let disk = FaultyDisk::default();
+    let site = Site::on(&disk, options());
+    let store = site.store();
+    let lease = Arc::new(store.lease());
+    for n in 2..5 {
+        lease.add_chunk(chunk(n).id());
+    }
+    let mut writer = store.writer(lease.clone()).unwrap();
+    writer.put(chunk(0)).unwrap();
+    writer.commit().unwrap();
+    drop(writer);
+
+    let plan = Collection::begin(store).unwrap().plan([]).unwrap();
+    let call = {
+        let (store, disk, lease) = (store.clone(), disk.clone(), lease.clone());
+        Box::new(move || act(&store, &disk, lease))
+    };
+    disk.plan(0, Plan::Call(call));
+    plan.execute(|_, _| {}).unwrap();
+    assert!(!disk.is_planned());
+
+    let mut writer = store.writer(lease).unwrap();
+    writer.put(chunk(4)).unwrap();
+    writer.commit().unwrap();
+    let ids = [2, 3, 4].map(|n| chunk(n).id());
+    assert_eq!(store.chunks(&ids).unwrap().len(), 3);
+    assert!(verified(store).ok());
+}
+
+#[test]
+fn packs_that_are_given_back_are_not_rewritten() {
+    after_the_sealing(|store, _, lease| {
+        // Two, of which one could be taken to rewrite the other.
+        let mut writers = [2, 3].map(|n| (n, store.writer(lease.clone()).unwrap()));
+        for (n, writer) in &mut writers {
+            writer.put(chunk(*n)).unwrap();
+            writer.commit().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_pack_that_was_given_up_is_not_removed_before_its_chunks_are_committed() {
+    after_the_sealing(|store, disk, lease| {
+        let mut writer = store.writer(lease.clone()).unwrap();
+        // Nobody leases the first, so that the pack has no chunk left, but those that are to come.
+        writer.put(chunk(1)).unwrap();
+        writer.commit().unwrap();
+        for n in 2..4 {
+            writer.put(chunk(n)).unwrap();
+            writer.flush().unwrap();
+        }
+        writer.put(chunk(9)).unwrap();
+        // After the question for room.
+        disk.plan(1, Plan::Fail(std::io::ErrorKind::Other));
+        assert!(writer.flush().is_err());
+        assert!(!disk.is_planned());
+    });
 }
 
 proptest! {

@@ -47,6 +47,8 @@ pub(crate) enum Plan {
     LoseSync,
     /// The power goes; this is called at that moment.
     PowerCut(Box<dyn FnOnce() + Send>),
+    /// It works, after this was called.
+    Call(Box<dyn FnOnce() + Send>),
 }
 
 #[derive(PartialEq, Eq)]
@@ -153,6 +155,11 @@ impl FaultyDisk {
                 Plan::LoseSync if *kind == Kind::Sync => Ok(true),
                 Plan::LoseSync => {
                     state.plan = Some((at, Plan::LoseSync));
+                    Ok(false)
+                }
+                Plan::Call(call) => {
+                    drop(state);
+                    call();
                     Ok(false)
                 }
                 Plan::PowerCut(call) => {
