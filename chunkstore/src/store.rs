@@ -406,9 +406,9 @@ impl Store {
         })
     }
 
-    /// Stores a manifest, durably. It is collected with its chunks once no root names it; until the caller
-    /// has made it a root, `lease` keeps it. The chunks must have been committed under that lease, or
-    /// been found there after they were added to it.
+    /// Stores a manifest, durably, whether its chunks are there or not. It is collected with its chunks once
+    /// no root names it; until the caller has made it a root, `lease` keeps it. Chunks that the caller counts
+    /// on must be in a lease of their own, added before it looked for them.
     pub fn put_manifest(&self, manifest: &Manifest, lease: &Lease) -> Result<ManifestId> {
         self.check_poisoned()?;
         let bytes = manifest.encode();
