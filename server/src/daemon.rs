@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use vitrail_chunkstore::{Options, Store};
 
 use crate::admin::{self, Admin};
+use crate::auth::Authenticator;
 use crate::catalogue::{self, Catalogue, now_ms};
 use crate::collector::Collector;
 use crate::config::Config;
@@ -62,6 +63,11 @@ impl Daemon {
             tokio::task::spawn_blocking(move || open(&config, &data_dir)).await??
         };
         let metrics = Arc::new(Metrics::new()?);
+        let authenticator = {
+            let (config, metrics) = (config.clone(), metrics.clone());
+            // It reads files.
+            tokio::task::spawn_blocking(move || Authenticator::new(&config.auth, metrics)).await??
+        };
         let collector = Arc::new(Collector::new(store.clone(), catalogue.clone()));
         let ready = Arc::new(AtomicBool::new(false));
         let stop = CancellationToken::new();
@@ -87,6 +93,7 @@ impl Daemon {
             peers.clone(),
             metrics.clone(),
             collector.clone(),
+            authenticator,
             config.clone(),
         ));
         let routes = admin::router(Arc::new(Admin {

@@ -18,7 +18,7 @@ use vitrail_proto::clock::Clock;
 use vitrail_proto::id::ManifestId;
 use vitrail_proto::record::{FIELDS_MAX, Merge, Record, Value};
 
-pub use image::{Changes, Image, Status, Visibility, field};
+pub use image::{Changes, Image, Member, MemberStatus, Status, Visibility, field};
 
 /// The catalogue's space in the database.
 pub const SPACE: &str = "images";
@@ -208,7 +208,7 @@ impl Catalogue {
 
     /// Changes an image. `decide` sees it as it is and returns the writes, or an error that leaves it
     /// alone; nobody else changes it meanwhile. The time of the update is written too, unless there is
-    /// nothing to write.
+    /// nothing to write, or nothing but whom the image is shared with.
     pub fn modify<E: From<CatalogueError>>(
         &self,
         id: Uuid,
@@ -223,10 +223,12 @@ impl Catalogue {
         let mut record = self.record(id)?.ok_or(CatalogueError::NotFound(id))?;
         let now = now_ms();
         let stamp = clock.tick(now);
+        if changes.touch_image() {
+            record.set(field::UPDATED_AT, Some(Value::Int(now)), stamp);
+        }
         for (key, value) in changes.writes {
             record.set(&key, value, stamp);
         }
-        record.set(field::UPDATED_AT, Some(Value::Int(now)), stamp);
         record.prune(now.saturating_sub(REMOVAL_MEMORY_MS));
         if record.field_count() > FIELDS_MAX {
             return Err(CatalogueError::TooManyFields.into());

@@ -15,9 +15,6 @@ use crate::catalogue::{Changes, Image, Status, field};
 static STORE_IDS: HeaderName = HeaderName::from_static("openstack-image-store-ids");
 
 pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
-    if !policy::may_create(&call.identity) {
-        return Err(ApiError::denied(Action::AddImage));
-    }
     let (api, who) = (call.api.clone(), call.identity.clone());
     let base = versions::base(&call.headers, api.config.api.public_endpoint.as_deref());
     let body = call.json().await?;
@@ -25,6 +22,21 @@ pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
         .as_object()
         .ok_or_else(|| ApiError::bad_request("The request body must be a JSON object."))?;
 
+    let owner = match document.get("owner") {
+        Some(owner) => owner.as_str(),
+        None => who.project.as_deref(),
+    };
+    if !policy::may_for(&who, Action::AddImage, owner) {
+        return Err(match document.get("owner") {
+            Some(owner) if owner.as_str() != who.project.as_deref() => {
+                ApiError::forbidden(format!(
+                    "You are not permitted to create images owned by {}",
+                    shown(owner)
+                ))
+            }
+            _ => ApiError::denied(Action::AddImage),
+        });
+    }
     let mut changes = Changes::new();
     changes.set_text(field::OWNER, who.project.clone());
     changes.set_text(field::VISIBILITY, Some("shared".into()));
@@ -58,18 +70,14 @@ pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
                     changes.set_tag(&tag, true);
                 }
             }
-            Kind::Base
-                if name == "owner"
-                    && !who.is_admin()
-                    && value.as_str() != who.project.as_deref() =>
-            {
-                return Err(ApiError::forbidden(format!(
-                    "Access was denied to this resource. You are not permitted to create images \
-                     owned by {}",
-                    shown(value)
-                )));
+            Kind::Base => {
+                if let Some(action) = validate::publishing(name, value)
+                    && !policy::may_for(&who, action, owner)
+                {
+                    return Err(ApiError::denied(action));
+                }
+                validate::base(&mut changes, name, value)?;
             }
-            Kind::Base => validate::base(&mut changes, &who, name, value)?,
             Kind::Property => {
                 properties += 1;
                 if properties > validate::PROPERTIES_MAX {

@@ -9,6 +9,7 @@ pub(crate) mod document;
 mod error;
 mod images;
 mod list;
+mod members;
 mod patch;
 mod range;
 mod request;
@@ -73,6 +74,7 @@ impl Api {
         peers: Option<Arc<Peers>>,
         metrics: Arc<Metrics>,
         collector: Arc<Collector>,
+        authenticator: Authenticator,
         config: Arc<Config>,
     ) -> Self {
         let uploads_max = (config.store.memory.0 / INGEST_MEMORY).clamp(1, UPLOADS_MAX);
@@ -81,7 +83,7 @@ impl Api {
             store: content.store().clone(),
             content,
             peers,
-            authenticator: Authenticator::new(&config.auth),
+            authenticator,
             metrics,
             collector,
             config,

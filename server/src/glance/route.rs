@@ -9,8 +9,10 @@ use uuid::Uuid;
 
 use super::request::{Call, accept, decode, parse_id, parse_query};
 use super::{
-    Api, ApiError, ApiResult, Body, data, full, images, list, schema, tags, upload, versions,
+    Api, ApiError, ApiResult, Body, data, full, images, list, members, schema, tags, upload,
+    versions,
 };
+use crate::auth::AuthError;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
 
@@ -33,8 +35,16 @@ pub(super) async fn answer(
     {
         segments.remove(0);
     }
+    let identity = match api.authenticator.identify(&parts.headers).await {
+        Ok(identity) => identity,
+        Err(error) => {
+            let error = turn_away(&api, &error);
+            upload::drain_unless_expecting(&parts.headers, body);
+            return ("unauthenticated", error.into_response(&accept));
+        }
+    };
     let call = Call {
-        identity: api.authenticator.identify(&parts.headers),
+        identity,
         api,
         method: parts.method,
         headers: parts.headers,
@@ -54,6 +64,15 @@ pub(super) async fn answer(
         answer.headers_mut().insert(REQUEST_ID.clone(), value);
     }
     (route, answer)
+}
+
+fn turn_away(api: &Api, error: &AuthError) -> ApiError {
+    match error {
+        AuthError::Unauthenticated => ApiError::unauthenticated(api.authenticator.challenge()),
+        AuthError::Unavailable => ApiError::unavailable(
+            "Tokens cannot be checked now, since no Keystone answers. Try again later.",
+        ),
+    }
 }
 
 /// What is answered before anybody asks who is calling.
@@ -115,6 +134,17 @@ async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Res
             Method::GET | Method::HEAD => ("images.download", data::download(call, id).await),
             Method::PUT => ("images.upload", upload::upload(call, id).await),
             _ => ("images.file", not_allowed("GET, HEAD, PUT")),
+        },
+        ["images", id, "members"] => match method {
+            Method::GET => ("members.list", members::list(&call, id)),
+            Method::POST => ("members.add", members::add(call, id).await),
+            _ => ("members", not_allowed("GET, POST")),
+        },
+        ["images", id, "members", project] => match method {
+            Method::GET => ("members.show", members::show(&call, id, project)),
+            Method::PUT => ("members.decide", members::decide(call, id, project).await),
+            Method::DELETE => ("members.remove", members::remove(call, id, project).await),
+            _ => ("members.one", not_allowed("GET, PUT, DELETE")),
         },
         ["images", id, "tags", tag] => match method {
             Method::PUT => ("images.tag", tags::put(call, id, tag).await),

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderName};
-use hyper::{Response, StatusCode};
+use hyper::header::{CONTENT_TYPE, EXPECT, HeaderName};
+use hyper::{HeaderMap, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::Instrument;
 use uuid::Uuid;
@@ -58,10 +58,7 @@ async fn receive(mut call: Call, id: String) -> ApiResult<()> {
         Ok(upload) => upload.run(call.body).await,
         Err(error) => {
             tracing::warn!(reason = error.message(), "upload refused");
-            // A client that waits to be asked for the body (Expect: 100-continue) sends none now.
-            if !call.headers.contains_key(hyper::header::EXPECT) {
-                tokio::spawn(drain(call.body));
-            }
+            drain_unless_expecting(&call.headers, call.body);
             Err(error)
         }
     }
@@ -370,6 +367,14 @@ fn ingest(
         ingested: ingest.finish(format)?,
         virtual_size,
     })
+}
+
+/// Reads the body of a refused request on, unless its client waits to be asked for it (`Expect: 100-continue`), and
+/// so sends none now.
+pub(super) fn drain_unless_expecting(headers: &HeaderMap, body: Incoming) {
+    if !headers.contains_key(EXPECT) && !body.is_end_stream() {
+        tokio::spawn(drain(body));
+    }
 }
 
 /// Reads on for a while, so that the client gets to see the answer: many look for it only when they
