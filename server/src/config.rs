@@ -77,6 +77,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// What images are accepted.
     pub images: ImagesConfig,
+    /// How much projects may have.
+    pub quotas: QuotasConfig,
     /// Logging.
     pub log: LogConfig,
 }
@@ -111,6 +113,11 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// URL under which clients reach it, if that is not what they send as `Host`. Default: none.
     pub public_endpoint: Option<String>,
+    /// Certificate chain (PEM) that makes the API speak HTTPS, with `tls_key`; read again when it changes. Default: none,
+    /// plain HTTP.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key (PEM).
+    pub tls_key: Option<PathBuf>,
     /// Connections served at once; more wait. Default 1024. Each costs up to 64 KiB of buffers, and a
     /// download up to 1 MiB besides.
     pub connections_max: usize,
@@ -124,6 +131,8 @@ impl Default for ApiConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9292)),
             public_endpoint: None,
+            tls_cert: None,
+            tls_key: None,
             connections_max: 1024,
             idle_timeout_s: 60,
         }
@@ -201,7 +210,7 @@ pub struct Secret(pub String);
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(secret)")
+        f.write_str("(hidden)")
     }
 }
 
@@ -326,6 +335,49 @@ impl Default for ImagesConfig {
         Self {
             size_cap: ByteSize(1 << 40),
             require_format_match: true,
+        }
+    }
+}
+
+/// How much one project may have. What is not set is not limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotaConfig {
+    /// Images.
+    pub image_count: Option<u64>,
+    /// Bytes of all images with data.
+    pub image_size: Option<ByteSize>,
+    /// Bytes of images that are staged.
+    pub staging_size: Option<ByteSize>,
+    /// Images that are being uploaded, staged or imported.
+    pub uploading_count: Option<u64>,
+}
+
+/// `[quotas]`: of each project.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotasConfig {
+    /// Images.
+    pub image_count: Option<u64>,
+    /// Bytes of all images with data.
+    pub image_size: Option<ByteSize>,
+    /// Bytes of images that are staged.
+    pub staging_size: Option<ByteSize>,
+    /// Images that are being uploaded, staged or imported.
+    pub uploading_count: Option<u64>,
+    /// What differs for one project, by its id.
+    pub project: std::collections::BTreeMap<String, QuotaConfig>,
+}
+
+impl QuotasConfig {
+    /// The quotas of a project.
+    pub fn of(&self, project: &str) -> QuotaConfig {
+        let own = self.project.get(project).copied().unwrap_or_default();
+        QuotaConfig {
+            image_count: own.image_count.or(self.image_count),
+            image_size: own.image_size.or(self.image_size),
+            staging_size: own.staging_size.or(self.staging_size),
+            uploading_count: own.uploading_count.or(self.uploading_count),
         }
     }
 }

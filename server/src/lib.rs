@@ -15,3 +15,4 @@ pub mod glance;
 pub mod inspect;
 pub mod metrics;
 pub mod peer;
+mod tls;

@@ -134,15 +134,14 @@ impl Credentials {
 }
 
 fn parse_url(text: &str) -> anyhow::Result<Url> {
-    let trimmed = text.trim_end_matches('/');
-    let whole = if trimmed.ends_with("/v3") {
-        trimmed.to_owned()
-    } else {
-        format!("{trimmed}/v3")
-    };
-    let url = Url::parse(&whole).with_context(|| format!("auth_url {text:?}"))?;
+    let mut url = Url::parse(text).with_context(|| format!("auth_url {text:?}"))?;
     let known = matches!(url.scheme(), "http" | "https") && url.has_host();
     ensure!(known, "auth_url {text:?} is no http or https URL");
+    let path = url.path().trim_end_matches('/');
+    let version = if path.ends_with("/v3") { "" } else { "/v3" };
+    let path = format!("{path}{version}");
+    url.set_path(&path);
+    url.set_query(None);
     Ok(url)
 }
 

@@ -186,15 +186,18 @@ impl Catalogue {
             .collect()
     }
 
-    /// Makes an image, queued.
-    pub fn create(&self, id: Uuid, changes: Changes) -> Result<Arc<Image>, CatalogueError> {
+    /// Makes an image, queued, if `allow` lets it; nobody else makes or changes any meanwhile.
+    pub fn create<E: From<CatalogueError>>(
+        &self,
+        id: Uuid,
+        changes: Changes,
+        allow: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Arc<Image>, E> {
         let mut clock = self.writer.lock();
-        {
-            let views = self.views.read();
-            if views.images.contains_key(&id) || views.deleted.contains(&id) {
-                return Err(CatalogueError::Exists(id));
-            }
+        if self.knows(id) {
+            return Err(CatalogueError::Exists(id).into());
         }
+        allow()?;
         let stamp = clock.tick(now_ms());
         let mut record = Record::new(id, stamp);
         for (key, value) in changes.writes {

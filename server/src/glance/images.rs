@@ -5,6 +5,7 @@ use hyper::{Response, StatusCode};
 use uuid::Uuid;
 
 use super::error::shown;
+use super::quota::Quota;
 use super::request::{Call, parse_id};
 use super::route::expect_no_body;
 use super::validate::{self, Kind};
@@ -16,7 +17,7 @@ static STORE_IDS: HeaderName = HeaderName::from_static("openstack-image-store-id
 
 pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
     let (api, who) = (call.api.clone(), call.identity.clone());
-    let base = versions::base(&call.headers, api.config.api.public_endpoint.as_deref());
+    let base = versions::base(&call.headers, &api.config.api);
     let body = call.json().await?;
     let document = body
         .as_object()
@@ -89,7 +90,13 @@ pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
     }
     changes.set_status(Status::Queued);
     let site = api.catalogue.site().to_owned();
-    let image = blocking(move || api.catalogue.create(id, changes)).await??;
+    let owner = owner.map(ToOwned::to_owned);
+    let image = blocking(move || {
+        let quota = Quota::of(&api.config.quotas, &api.catalogue, owner.as_deref());
+        let allow = || quota.map_or(Ok(()), |quota| quota.check_new_image());
+        api.catalogue.create(id, changes, allow)
+    })
+    .await??;
 
     let mut answer = json(StatusCode::CREATED, &document::image(&image));
     let location = format!("{base}/v2/images/{}", image.id);

@@ -11,6 +11,7 @@ mod images;
 mod list;
 mod members;
 mod patch;
+mod quota;
 mod range;
 mod request;
 mod route;

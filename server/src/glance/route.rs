@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::request::{Call, accept, decode, parse_id, parse_query};
 use super::{
-    Api, ApiError, ApiResult, Body, data, full, images, list, members, schema, tags, upload,
+    Api, ApiError, ApiResult, Body, data, full, images, list, members, quota, schema, tags, upload,
     versions,
 };
 use crate::auth::AuthError;
@@ -96,8 +96,7 @@ fn discovery(api: &Api, path: &str, parts: &hyper::http::request::Parts) -> Opti
     } else {
         StatusCode::MULTIPLE_CHOICES
     };
-    let public = api.config.api.public_endpoint.as_deref();
-    Some(versions::document(status, &parts.headers, public))
+    Some(versions::document(status, &parts.headers, &api.config.api))
 }
 
 /// An image that is unknown here may be known to a site near us whose news has not come yet.
@@ -159,6 +158,10 @@ async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Res
         ] => match method {
             Method::POST => ("images.action", images::act(call, id, action).await),
             _ => ("images.action", not_allowed("POST")),
+        },
+        ["info", "usage"] => match method {
+            Method::GET => ("info.usage", quota::usage(&call)),
+            _ => ("info.usage", not_allowed("GET")),
         },
         ["schemas", name] => match (schema::named(name), &method) {
             (None, _) => ("schemas", Err(ApiError::not_found())),

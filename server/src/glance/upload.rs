@@ -20,6 +20,7 @@ use vitrail_chunkstore::{Ingest, Ingested};
 use vitrail_proto::manifest::FormatFacts;
 use vitrail_proto::record::Data;
 
+use super::quota::Quota;
 use super::request::Call;
 use super::{Api, ApiError, ApiResult, Body, blocking, empty};
 use crate::auth::policy::Action;
@@ -95,7 +96,7 @@ async fn begin(call: &mut Call, id: &str) -> ApiResult<Upload> {
     }
     let image = call.image_for(id, Action::UploadImage)?;
     let slot = slot(&api).await?;
-    let catalogue = api.catalogue.clone();
+    let (catalogue, begun) = (api.catalogue.clone(), api.clone());
     let image =
         blocking(move || {
             catalogue.modify(image.id, |image| {
@@ -109,6 +110,10 @@ async fn begin(call: &mut Call, id: &str) -> ApiResult<Upload> {
                 return Err(ApiError::bad_request(
                     "Properties disk_format, container_format must be set prior to saving data.",
                 ));
+            }
+            if let Some(quota) = quota(&begun, image) {
+                quota.check_new_upload(image)?;
+                quota.check_size(image, expected_size.unwrap_or(0))?;
             }
             let mut changes = Changes::new();
             let site = catalogue.site().to_owned();
@@ -135,6 +140,11 @@ async fn slot(api: &Api) -> ApiResult<OwnedSemaphorePermit> {
             ApiError::unavailable("Other uploads use all of [store] memory. Try again later.")
         })?
         .map_err(|error| ApiError::internal(&error))
+}
+
+/// The quota that an image counts for.
+fn quota<'a>(api: &'a Api, image: &'a Image) -> Option<Quota<'a>> {
+    Quota::of(&api.config.quotas, &api.catalogue, image.owner.as_deref())
 }
 
 fn too_large(size_max: u64) -> ApiError {
@@ -221,7 +231,7 @@ impl Upload {
             }
             if until_check > 64 << 20 {
                 until_check = 0;
-                self.still_wanted()?;
+                self.still_wanted(received)?;
             }
             if pieces.send(Piece::Data(data)).await.is_err() {
                 // The ingest has ended early and says why.
@@ -240,16 +250,20 @@ impl Upload {
         Ok(())
     }
 
-    fn still_wanted(&self) -> ApiResult<()> {
+    /// Whether the image still waits for its bytes, and has room for those that came.
+    fn still_wanted(&self, received: u64) -> ApiResult<()> {
         match self.api.catalogue.get(self.image.id) {
-            Some(image) if image.status == Status::Saving => Ok(()),
+            Some(image) if image.status == Status::Saving => match quota(&self.api, &image) {
+                Some(quota) => quota.check_size(&image, received),
+                None => Ok(()),
+            },
             _ => Err(gone(self.image.id)),
         }
     }
 
     /// The image gets its bytes, if it still waits for them.
     async fn activate(&self, ingested: Stored) -> ApiResult<()> {
-        let (catalogue, id) = (self.api.catalogue.clone(), self.image.id);
+        let (api, id) = (self.api.clone(), self.image.id);
         blocking(move || {
             let manifest = &ingested.ingested.manifest;
             let data = Data {
@@ -266,9 +280,13 @@ impl Upload {
                 manifest = %data.manifest,
                 "image is active"
             );
-            let result = catalogue.modify(id, |image| {
+            let result = api.catalogue.modify(id, |image| {
                 if image.status != Status::Saving {
                     return Err(gone(id));
+                }
+                // Others may have used the room meanwhile.
+                if let Some(quota) = quota(&api, image) {
+                    quota.check_size(image, data.size)?;
                 }
                 let mut changes = Changes::new();
                 changes
