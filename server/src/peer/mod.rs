@@ -3,10 +3,11 @@
 //! The decisions are in `vitrail-proto`: [`vitrail_proto::gossip`] for who holds what, [`vitrail_proto::fetch`] for who is
 //! asked for what. Here are the sockets, clocks and disks around them: [`links`] keeps the connections, `gossip`
 //! drives the gossip core, `serve` and `session` are the two ends of a fetch, `pull` carries out the planner's
-//! wishes, `ask` and `preseed` are questions and long errands.
+//! wishes, `ask`, `preseed` and `evict` are questions and long errands.
 
 mod ask;
 pub mod congestion;
+mod evict;
 mod gossip;
 mod identity;
 pub mod links;

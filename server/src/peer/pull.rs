@@ -755,7 +755,7 @@ impl Task {
             self.peers
                 .metrics
                 .pull(receipt.seconds, receipt.bound_seconds);
-            self.peers.holding_changed(self.handle.manifest_id).await;
+            self.peers.copy_arrived(self.handle.manifest_id).await;
         }
         self.peers.receipts.add(receipt);
         {

@@ -14,3 +14,4 @@ mod identity;
 mod mesh;
 mod pulling;
 mod sharing;
+mod stores;
