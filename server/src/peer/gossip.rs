@@ -545,7 +545,8 @@ impl Driver {
     /// An image may name other bytes than before.
     fn look_at_image(&mut self, id: Uuid) {
         let image = self.peers.catalogue.get(id);
-        let manifest = image.and_then(|image| image.manifest());
+        let manifest = image.as_ref().and_then(|image| image.manifest());
+        let size = image.as_ref().and_then(|image| image.size()).unwrap_or(0);
         let before = match manifest {
             Some(manifest) => self.manifests.insert(id, manifest),
             None => self.manifests.remove(&id),
@@ -555,6 +556,7 @@ impl Driver {
         }
         if let Some(new) = manifest.filter(|new| before != Some(*new)) {
             self.look_at_manifest(new);
+            self.peers.manifests.announce(new, size);
         }
     }
 
