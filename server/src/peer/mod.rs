@@ -1,11 +1,13 @@
 //! Other sites: who they are, what they hold, and moving bytes between them.
 //!
 //! The decisions are in `vitrail-proto`: [`vitrail_proto::gossip`] for who holds what, [`vitrail_proto::fetch`] for who is
-//! asked for what. Here are the sockets, clocks and disks around them: [`links`] keeps the connections, `gossip`
+//! asked for what. Here are the sockets, clocks and disks around them: [`links`] keeps the connections, [`congestion`],
+//! [`budget`] and [`socket`] say how much may be sent on them, `gossip`
 //! drives the gossip core, `serve` and `session` are the two ends of a fetch, `pull` carries out the planner's
 //! wishes, `ask` and `preseed` are questions and long errands.
 
 mod ask;
+pub mod budget;
 pub mod congestion;
 mod gossip;
 mod identity;
@@ -16,6 +18,8 @@ mod pull;
 pub mod receipt;
 mod serve;
 mod session;
+pub mod socket;
+pub mod transport;
 pub mod view;
 
 use std::net::SocketAddr;
@@ -105,6 +109,7 @@ impl Peers {
             &config.site.name,
             arrivals,
             metrics.clone(),
+            config.limits.clone(),
         )?;
         let advertise = match &config.peer.advertise {
             Some(address) => address.clone(),

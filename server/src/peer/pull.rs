@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use uuid::Uuid;
 use vitrail_chunkstore::{Lease, Store};
 use vitrail_proto::chunk::VerifiedChunk;
+use vitrail_proto::congestion as traffic;
 use vitrail_proto::fetch::bound::{Class, lower_bound};
 use vitrail_proto::fetch::{Have, Output, PeerInfo, Pull, Wanted};
 use vitrail_proto::id::{ChunkId, ManifestId};
@@ -279,6 +280,9 @@ impl Peers {
         // The first requests go out before the first interest tells where it waits.
         task.pull.set_whole(whole, Duration::ZERO);
         task.pull.set_positions(at, Duration::ZERO);
+        if at.is_some() {
+            task.set_class(traffic::Class::Interactive);
+        }
         self.tasks.spawn(task.run());
         Ok(Some(interest))
     }
@@ -384,6 +388,7 @@ struct Task {
     epoch: Instant,
     started_ms: u64,
     sessions: HashMap<u64, Session>,
+    class: traffic::Class,
     events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     store_in: Option<mpsc::Sender<Job>>,
     stored: mpsc::UnboundedReceiver<Stored>,
@@ -428,6 +433,7 @@ impl Task {
             started_ms: crate::catalogue::now_ms(),
             store_in: Some(store_in),
             sessions: HashMap::new(),
+            class: traffic::Class::Background,
             bytes: HashMap::new(),
             shunned: HashMap::new(),
             reasons: Vec::new(),
@@ -479,6 +485,7 @@ impl Task {
                 _ = look.tick() => {
                     self.look_for_holders().await;
                     self.check_demand()?;
+                    self.lower_class();
                     self.check_starved()?;
                 }
                 () = tokio::time::sleep(sleep) => {
@@ -655,8 +662,34 @@ impl Task {
             let positions: Vec<u32> = demand.interests.values().copied().flatten().collect();
             (positions, demand.whole > 0)
         };
+        if !positions.is_empty() {
+            self.set_class(traffic::Class::Interactive);
+        }
         self.pull.set_positions(positions, now);
         self.pull.set_whole(whole, now);
+    }
+
+    /// A pull is interactive as soon as a client waits for bytes, and background when it only fills the store. It
+    /// becomes that at the next look, not between two reads of a client.
+    fn lower_class(&mut self) {
+        let waited_for = self
+            .handle
+            .demand
+            .lock()
+            .interests
+            .values()
+            .any(Option::is_some);
+        if !waited_for {
+            self.set_class(traffic::Class::Background);
+        }
+    }
+
+    fn set_class(&mut self, class: traffic::Class) {
+        self.class = class;
+        for session in self.sessions.values_mut() {
+            // A session that takes nothing any more is found out by its readers.
+            let _told = session.set_class(self.class);
+        }
     }
 
     fn check_demand(&self) -> Result<(), String> {
@@ -703,7 +736,8 @@ impl Task {
                     .await
                     .map_err(|e| format!("{e:#}"))?;
                 let events = self.events.0.clone();
-                let session = Session::open(link, self.handle.manifest_id, events).await;
+                let manifest = self.handle.manifest_id;
+                let session = Session::open(link, manifest, events, self.class).await;
                 session.map_err(|e| e.to_string())
             };
             match opened.await {

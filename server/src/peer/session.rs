@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::RecvStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use vitrail_chunkstore::frame::decode;
 use vitrail_proto::chunk::VerifiedChunk;
+use vitrail_proto::congestion::Class;
 use vitrail_proto::id::ManifestId;
 use vitrail_proto::manifest::{MANIFEST_LEN_MAX, Manifest};
 use vitrail_proto::runs::Runs;
@@ -55,6 +56,7 @@ pub(super) struct Session {
     /// Where each request went.
     requests: HashMap<u32, usize>,
     next: usize,
+    class: watch::Sender<Class>,
     _tasks: JoinSet<()>,
 }
 
@@ -64,7 +66,9 @@ impl Session {
         link: Arc<Link>,
         manifest: ManifestId,
         events: mpsc::Sender<Event>,
+        class: Class,
     ) -> Result<Self, MessageError> {
+        let class = watch::Sender::new(class);
         let mut tasks = JoinSet::new();
         let mut streams = Vec::new();
         for _ in 0..STREAMS {
@@ -86,7 +90,13 @@ impl Session {
                     }
                 }
             });
-            tasks.spawn(read_replies(link.clone(), recv, events.clone()));
+            tasks.spawn(read_replies(
+                link.clone(),
+                recv,
+                events.clone(),
+                class.subscribe(),
+            ));
+            let _fits = requests.try_send(FetchRequest::Class(*class.borrow()));
             let _fits = requests.try_send(FetchRequest::Open(manifest));
             streams.push(requests);
         }
@@ -95,6 +105,7 @@ impl Session {
             streams,
             requests: HashMap::new(),
             next: 0,
+            class,
             _tasks: tasks,
         })
     }
@@ -115,6 +126,15 @@ impl Session {
         }
     }
 
+    /// Tells the holder whom it sends for.
+    pub(super) fn set_class(&mut self, class: Class) -> Result<(), MessageError> {
+        if self.class.send_replace(class) == class {
+            return Ok(());
+        }
+        let mut streams = 0..self.streams.len();
+        streams.try_for_each(|stream| self.send(stream, FetchRequest::Class(class)))
+    }
+
     /// A request has been answered.
     pub(super) fn done(&mut self, request: u32) {
         self.requests.remove(&request);
@@ -127,10 +147,23 @@ impl Session {
     }
 }
 
-async fn read_replies(link: Arc<Link>, mut recv: RecvStream, events: mpsc::Sender<Event>) {
+async fn read_replies(
+    link: Arc<Link>,
+    mut recv: RecvStream,
+    events: mpsc::Sender<Event>,
+    class: watch::Receiver<Class>,
+) {
     let peer = link.number;
     loop {
-        let event = match message::read(&mut recv, MESSAGE_LEN_MAX).await {
+        let message = async {
+            let Some(len) = message::read_len(&mut recv, MESSAGE_LEN_MAX).await? else {
+                return Ok(None);
+            };
+            let class = *class.borrow();
+            link.receive(class, len).await;
+            message::read_body(&mut recv, len).await.map(Some)
+        };
+        let event = match message.await {
             Ok(Some(bytes)) => {
                 link.rx_bytes.inc_by(bytes.len() as u64);
                 link.touch();
