@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 use vitrail_chunkstore::frame::decode;
 use vitrail_proto::chunk::VerifiedChunk;
 use vitrail_proto::id::ManifestId;
-use vitrail_proto::manifest::{MANIFEST_LEN_MAX, Manifest};
 use vitrail_proto::runs::Runs;
 use vitrail_proto::wire::{FetchReply, FetchRequest, MESSAGE_LEN_MAX, StreamKind};
 
@@ -195,42 +194,4 @@ async fn take(peer: u64, bytes: &Bytes) -> Event {
             reason: error.to_string(),
         },
     }
-}
-
-/// Fetches a manifest from a holder. None if it does not have it.
-pub(super) async fn fetch_manifest(
-    link: &Link,
-    id: ManifestId,
-) -> Result<Option<Manifest>, MessageError> {
-    let lost = |error: String| MessageError::Lost(error);
-    let (mut send, mut recv) = link
-        .connection
-        .open_bi()
-        .await
-        .map_err(|e| lost(e.to_string()))?;
-    link.touch();
-    send.write_all(&[StreamKind::Fetch.number()])
-        .await
-        .map_err(|e| lost(e.to_string()))?;
-    message::write(&mut send, &FetchRequest::WantManifest(id).encode()).await?;
-    let reply = message::read(&mut recv, MANIFEST_LEN_MAX as usize + 16).await?;
-    let reply = reply.ok_or(MessageError::Unexpected("it ended the stream"))?;
-    link.rx_bytes.inc_by(reply.len() as u64);
-    let FetchReply::Manifest(bytes) = FetchReply::decode(&reply)? else {
-        return Err(MessageError::Unexpected(
-            "it answered something else than a manifest",
-        ));
-    };
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    if ManifestId::of(&bytes) != id {
-        return Err(MessageError::Unexpected(
-            "it sent another manifest than it was asked for",
-        ));
-    }
-    let decoded = super::serve::blocking(move || Manifest::decode(&bytes)).await;
-    Ok(Some(decoded.ok_or(MessageError::Unexpected(
-        "decoding failed here",
-    ))??))
 }
