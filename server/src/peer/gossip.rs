@@ -516,7 +516,9 @@ impl Driver {
     /// An image may name other bytes than before.
     fn look_at_image(&mut self, id: Uuid) {
         let image = self.peers.catalogue.get(id);
-        let manifest = image.and_then(|image| Some(image.data.as_ref()?.manifest));
+        let data = image.as_ref().and_then(|image| image.data.as_ref());
+        let manifest = data.map(|data| data.manifest);
+        let size = data.map_or(0, |data| data.size);
         let before = match manifest {
             Some(manifest) => self.manifests.insert(id, manifest),
             None => self.manifests.remove(&id),
@@ -526,6 +528,7 @@ impl Driver {
         }
         if let Some(new) = manifest.filter(|new| before != Some(*new)) {
             self.look_at_manifest(new);
+            self.peers.manifests.announce(new, size);
         }
     }
 

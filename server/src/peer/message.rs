@@ -41,7 +41,7 @@ pub(super) async fn read(
     }
 }
 
-/// Reads the length of the next message, at most `max`; none at the end of the stream.
+/// Reads the length of a message of at most `max` bytes; none at the end of the stream.
 pub(super) async fn read_len(
     stream: &mut RecvStream,
     max: usize,
@@ -59,17 +59,14 @@ pub(super) async fn read_len(
     Ok(Some(len))
 }
 
-/// Reads a message whose length was read.
+/// Reads a message of which [`read_len`] has told the length.
 pub(super) async fn read_body(stream: &mut RecvStream, len: usize) -> Result<Bytes, MessageError> {
-    let lost = |error: quinn::ReadExactError| MessageError::Lost(error.to_string());
     let mut message = BytesMut::new();
     while message.len() < len {
         let start = message.len();
         message.resize(len.min(start + ALLOCATE_MAX), 0);
-        stream
-            .read_exact(&mut message[start..])
-            .await
-            .map_err(lost)?;
+        let read = stream.read_exact(&mut message[start..]).await;
+        read.map_err(|error| MessageError::Lost(error.to_string()))?;
     }
     Ok(message.freeze())
 }

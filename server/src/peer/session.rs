@@ -11,7 +11,6 @@ use vitrail_chunkstore::frame::decode;
 use vitrail_proto::chunk::VerifiedChunk;
 use vitrail_proto::congestion::Class;
 use vitrail_proto::id::ManifestId;
-use vitrail_proto::manifest::{MANIFEST_LEN_MAX, Manifest};
 use vitrail_proto::runs::Runs;
 use vitrail_proto::wire::{FetchReply, FetchRequest, MESSAGE_LEN_MAX, StreamKind};
 
@@ -66,9 +65,8 @@ impl Session {
         link: Arc<Link>,
         manifest: ManifestId,
         events: mpsc::Sender<Event>,
-        class: Class,
     ) -> Result<Self, MessageError> {
-        let class = watch::Sender::new(class);
+        let class = watch::Sender::new(Class::Interactive);
         let mut tasks = JoinSet::new();
         let mut streams = Vec::new();
         for _ in 0..STREAMS {
@@ -96,7 +94,6 @@ impl Session {
                 events.clone(),
                 class.subscribe(),
             ));
-            let _fits = requests.try_send(FetchRequest::Class(*class.borrow()));
             let _fits = requests.try_send(FetchRequest::Open(manifest));
             streams.push(requests);
         }
@@ -127,12 +124,13 @@ impl Session {
     }
 
     /// Tells the holder whom it sends for.
-    pub(super) fn set_class(&mut self, class: Class) -> Result<(), MessageError> {
-        if self.class.send_replace(class) == class {
-            return Ok(());
+    pub(super) fn set_class(&mut self, class: Class) {
+        if self.class.send_replace(class) != class {
+            for stream in &self.streams {
+                // One that takes nothing any more is found out by its reader.
+                let _told = stream.try_send(FetchRequest::Class(class));
+            }
         }
-        let mut streams = 0..self.streams.len();
-        streams.try_for_each(|stream| self.send(stream, FetchRequest::Class(class)))
     }
 
     /// A request has been answered.
@@ -228,42 +226,4 @@ async fn take(peer: u64, bytes: &Bytes) -> Event {
             reason: error.to_string(),
         },
     }
-}
-
-/// Fetches a manifest from a holder. None if it does not have it.
-pub(super) async fn fetch_manifest(
-    link: &Link,
-    id: ManifestId,
-) -> Result<Option<Manifest>, MessageError> {
-    let lost = |error: String| MessageError::Lost(error);
-    let (mut send, mut recv) = link
-        .connection
-        .open_bi()
-        .await
-        .map_err(|e| lost(e.to_string()))?;
-    link.touch();
-    send.write_all(&[StreamKind::Fetch.number()])
-        .await
-        .map_err(|e| lost(e.to_string()))?;
-    message::write(&mut send, &FetchRequest::WantManifest(id).encode()).await?;
-    let reply = message::read(&mut recv, MANIFEST_LEN_MAX as usize + 16).await?;
-    let reply = reply.ok_or(MessageError::Unexpected("it ended the stream"))?;
-    link.rx_bytes.inc_by(reply.len() as u64);
-    let FetchReply::Manifest(bytes) = FetchReply::decode(&reply)? else {
-        return Err(MessageError::Unexpected(
-            "it answered something else than a manifest",
-        ));
-    };
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    if ManifestId::of(&bytes) != id {
-        return Err(MessageError::Unexpected(
-            "it sent another manifest than it was asked for",
-        ));
-    }
-    let decoded = super::serve::blocking(move || Manifest::decode(&bytes)).await;
-    Ok(Some(decoded.ok_or(MessageError::Unexpected(
-        "decoding failed here",
-    ))??))
 }
