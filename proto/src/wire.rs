@@ -4,6 +4,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::codec::{DecodeError, Reader, put_bytes, put_varint};
+use crate::congestion::Class;
 use crate::frame::FRAME_LEN_MAX;
 use crate::id::ManifestId;
 use crate::runs::Runs;
@@ -73,6 +74,8 @@ pub enum FetchRequest {
         /// Its number.
         request: u32,
     },
+    /// What I ask for on this stream is for work of this class from now on.
+    Class(Class),
 }
 
 /// From a holder to a puller.
@@ -183,6 +186,7 @@ impl FetchRequest {
                 out.push(4);
                 put_varint(&mut out, (*request).into());
             }
+            Self::Class(class) => out.extend([5, u8::from(*class == Class::Background)]),
         }
         out
     }
@@ -200,6 +204,7 @@ impl FetchRequest {
             4 => Self::Cancel {
                 request: request_number(&mut reader)?,
             },
+            5 => Self::Class(class(reader.u8("class")?)?),
             other => {
                 return Err(DecodeError::Unknown {
                     what: "fetch request kind",
@@ -209,6 +214,17 @@ impl FetchRequest {
         };
         reader.finish("fetch request")?;
         Ok(message)
+    }
+}
+
+fn class(number: u8) -> Result<Class, DecodeError> {
+    match number {
+        0 => Ok(Class::Interactive),
+        1 => Ok(Class::Background),
+        other => Err(DecodeError::Unknown {
+            what: "class",
+            value: other.into(),
+        }),
     }
 }
 
@@ -435,6 +451,8 @@ mod tests {
                 chunks: runs.clone(),
             },
             FetchRequest::Cancel { request: u32::MAX },
+            FetchRequest::Class(Class::Interactive),
+            FetchRequest::Class(Class::Background),
         ] {
             assert_eq!(FetchRequest::decode(&message.encode()), Ok(message));
         }
