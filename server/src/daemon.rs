@@ -43,6 +43,7 @@ pub struct Daemon {
     /// Where the admin API listens.
     pub admin: SocketAddr,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    image_api: Arc<Api>,
     peers: Option<Arc<Peers>>,
     peers_stop: CancellationToken,
     ready: Arc<AtomicBool>,
@@ -74,7 +75,10 @@ impl Daemon {
             })
             .await??
         };
-        let acceptor = certificate.as_ref().map(Certificate::acceptor).transpose()?;
+        let acceptor = certificate
+            .as_ref()
+            .map(Certificate::acceptor)
+            .transpose()?;
         let collector = Arc::new(Collector::new(store.clone(), catalogue.clone()));
         let ready = Arc::new(AtomicBool::new(false));
         let stop = CancellationToken::new();
@@ -103,6 +107,7 @@ impl Daemon {
             collector.clone(),
             authenticator,
             config.clone(),
+            stop.clone(),
         ));
         let routes = admin::router(Arc::new(Admin {
             catalogue,
@@ -118,7 +123,12 @@ impl Daemon {
         collector.wake();
         let delay = Duration::from_secs(config.store.gc_delay_s);
         let mut tasks = vec![
-            tokio::spawn(serve_api(api_listener, acceptor, state, stop.clone())),
+            tokio::spawn(serve_api(
+                api_listener,
+                acceptor,
+                state.clone(),
+                stop.clone(),
+            )),
             tokio::spawn(serve_admin(admin_listener, routes, stop.clone())),
             tokio::spawn(collector.run(delay, stop.clone())),
         ];
@@ -139,6 +149,7 @@ impl Daemon {
             api,
             admin,
             tasks,
+            image_api: state,
             peers,
             peers_stop,
             ready,
@@ -156,6 +167,7 @@ impl Daemon {
                 tracing::error!(%error, "a task ended badly");
             }
         }
+        self.image_api.stopped().await;
         // Last, since requests in flight may wait for other sites.
         self.peers_stop.cancel();
         if let Some(peers) = self.peers {
@@ -173,7 +185,8 @@ fn open(config: &Config, data_dir: &Path) -> anyhow::Result<(Store, Arc<Catalogu
         zstd_level: config.store.zstd_level,
         ..Options::default()
     };
-    let store = Store::open(data_dir, options, &[catalogue::SPACE, peer::SPACE])
+    let spaces = [catalogue::SPACE, catalogue::COPIES_SPACE, peer::SPACE];
+    let store = Store::open(data_dir, options, &spaces)
         .with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
     let catalogue =
         Catalogue::open(&store, &config.site.name).context("cannot read the catalogue")?;

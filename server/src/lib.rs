@@ -13,6 +13,7 @@ pub mod content;
 pub mod daemon;
 pub mod glance;
 pub mod inspect;
+pub mod limits;
 pub mod metrics;
 pub mod peer;
 mod tls;

@@ -93,7 +93,8 @@ impl Certificate {
 
     async fn modified(self: Arc<Self>) -> Option<[Option<SystemTime>; 2]> {
         let look = move || {
-            [&self.cert, &self.key].map(|path| std::fs::metadata(path).and_then(|m| m.modified()).ok())
+            [&self.cert, &self.key]
+                .map(|path| std::fs::metadata(path).and_then(|m| m.modified()).ok())
         };
         tokio::task::spawn_blocking(look).await.ok()
     }

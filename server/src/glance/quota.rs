@@ -119,8 +119,16 @@ pub(super) fn usage(call: &Call) -> ApiResult<Response<Body>> {
         let limits = quota.limits;
         let mib = |limit: Option<crate::config::ByteSize>| limit.map(|size| size.0 / MIB);
         tell("image_count_total", usage.images, limits.image_count);
-        tell("image_size_total", usage.bytes / MIB, mib(limits.image_size));
-        tell("image_count_uploading", usage.uploading, limits.uploading_count);
+        tell(
+            "image_size_total",
+            usage.bytes / MIB,
+            mib(limits.image_size),
+        );
+        tell(
+            "image_count_uploading",
+            usage.uploading,
+            limits.uploading_count,
+        );
     }
     let document = json!({"usage": Value::Object(document)});
     Ok(json(StatusCode::OK, &document))

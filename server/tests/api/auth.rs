@@ -39,7 +39,9 @@ fn only_valid_tokens_are_let_in() {
         site.get("/v2"),
         site.get("/v2/nothing/here"),
         list(&site, "wrong"),
-        site.request("GET", "/v2/images").header("X-Auth-Token", &"x".repeat(9000)).send(),
+        site.request("GET", "/v2/images")
+            .header("X-Auth-Token", &"x".repeat(9000))
+            .send(),
     ] {
         let answer = answer.expect(401);
         assert_eq!(answer.header("www-authenticate"), Some(&*challenge));
@@ -127,7 +129,10 @@ fn without_keystone_nobody_can_tell() {
         Trouble::Answer(403, "{}"),
         Trouble::Answer(200, "{}"),
         Trouble::Answer(200, "<html>"),
-        Trouble::Answer(200, r#"{"token": {"expires_at": "2999-01-01T00:00:00Z", "roles": 7}}"#),
+        Trouble::Answer(
+            200,
+            r#"{"token": {"expires_at": "2999-01-01T00:00:00Z", "roles": 7}}"#,
+        ),
         Trouble::Long(5 << 20),
     ] {
         keystone.script().trouble = Some(trouble);
@@ -221,8 +226,14 @@ fn a_refused_upload_is_answered() {
     let site = start(&keystone);
     let id = site.with_token("demo").create(json!({}));
     site.upload(&id, vec![1; 3 << 20]).send().expect(401);
-    site.with_token("reader").upload(&id, vec![1; 3 << 20]).send().expect(403);
-    site.with_token("alt").upload(&id, vec![1; 3 << 20]).send().expect(404);
+    site.with_token("reader")
+        .upload(&id, vec![1; 3 << 20])
+        .send()
+        .expect(403);
+    site.with_token("alt")
+        .upload(&id, vec![1; 3 << 20])
+        .send()
+        .expect(404);
     assert_eq!(site.with_token("demo").status(&id), "queued");
 }
 
@@ -237,7 +248,11 @@ fn rules_can_be_other_ones() {
     });
     let create = |token| {
         let client = site.with_token(token);
-        client.request("POST", "/v2/images").json(&json!({})).send().status
+        client
+            .request("POST", "/v2/images")
+            .json(&json!({}))
+            .send()
+            .status
     };
     assert_eq!(create("guest"), 201);
     assert_eq!(create("demo"), 403);

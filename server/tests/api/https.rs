@@ -26,11 +26,13 @@ fn certify(directory: &Path) -> Arc<ClientConfig> {
     let root = CertificateDer::from_pem_file(authority.path().join("ca.crt")).unwrap();
     roots.add(root).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let client = ClientConfig::builder_with_provider(provider)
+    let mut client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    // A session that is taken up again shows no certificate.
+    client.resumption = rustls::client::Resumption::disabled();
     Arc::new(client)
 }
 
@@ -39,7 +41,9 @@ fn versions(site: &Site, client: &Arc<ClientConfig>) -> Option<String> {
     let name = ServerName::try_from(vitrail_proto::wire::PEER_DNS_NAME).unwrap();
     let connection = ClientConnection::new(client.clone(), name).unwrap();
     let stream = TcpStream::connect(site.api).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
     let mut stream = StreamOwned::new(connection, stream);
     stream
         .write_all(b"GET / HTTP/1.1\r\nHost: images.example\r\nConnection: close\r\n\r\n")
@@ -80,7 +84,10 @@ fn a_new_certificate_is_taken_without_a_restart() {
     let new = certify(directory.path());
     let deadline = Instant::now() + Duration::from_secs(60);
     while versions(&site, &new).is_none() {
-        assert!(Instant::now() < deadline, "the new certificate is not shown");
+        assert!(
+            Instant::now() < deadline,
+            "the new certificate is not shown"
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(versions(&site, &old).is_none());

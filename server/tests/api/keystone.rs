@@ -157,7 +157,9 @@ fn serve(stream: TcpStream, script: &Mutex<Script>) -> std::io::Result<()> {
         };
         headers.insert(name.to_lowercase(), value.to_owned());
     }
-    let len = headers.get("content-length").map_or(0, |n| n.parse().unwrap());
+    let len = headers
+        .get("content-length")
+        .map_or(0, |n| n.parse().unwrap());
     let mut body = vec![0; len];
     reader.read_exact(&mut body)?;
     let trouble = script.lock().unwrap().trouble;
@@ -171,7 +173,9 @@ fn serve(stream: TcpStream, script: &Mutex<Script>) -> std::io::Result<()> {
         Some(Trouble::Long(len)) => Reply::new(200, " ".repeat(len)),
         _ => reply(&mut script.lock().unwrap(), &request, &headers),
     };
-    let token = answer.token.map(|token| format!("X-Subject-Token: {token}\r\n"));
+    let token = answer
+        .token
+        .map(|token| format!("X-Subject-Token: {token}\r\n"));
     let head = format!(
         "HTTP/1.1 {} Said\r\nContent-Length: {}\r\nLocation: http://127.0.0.1:1/\r\n\
          Connection: close\r\n{}\r\n",
@@ -217,11 +221,17 @@ fn reply(script: &mut Script, request: &str, headers: &HashMap<String, String>) 
     if !request.starts_with("GET /v3/auth/tokens?nocatalog") {
         return refused(404);
     }
-    if !headers.get("x-auth-token").is_some_and(|own| script.own.contains(own)) {
+    if !headers
+        .get("x-auth-token")
+        .is_some_and(|own| script.own.contains(own))
+    {
         return refused(401);
     }
     script.questions += 1;
-    let Some(token) = headers.get("x-subject-token").and_then(|t| script.tokens.get(t)) else {
+    let Some(token) = headers
+        .get("x-subject-token")
+        .and_then(|t| script.tokens.get(t))
+    else {
         return refused(404);
     };
     if token["expires_at"] == PAST && !request.contains("allow_expired=1") {

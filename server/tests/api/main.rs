@@ -25,4 +25,5 @@ mod range;
 mod serving;
 mod sharing;
 mod stop;
+mod stores;
 mod upload;

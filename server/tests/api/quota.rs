@@ -36,7 +36,9 @@ fn images_are_counted_by_project() {
     assert_eq!(create(&demo), 413);
     // The administrator makes it for somebody, for whom it counts.
     let admin = site.with_token("admin");
-    let for_demo = admin.request("POST", "/v2/images").json(&json!({"owner": "p-demo"}));
+    let for_demo = admin
+        .request("POST", "/v2/images")
+        .json(&json!({"owner": "p-demo"}));
     for_demo.send().expect(413);
     for expected in [201, 201, 201, 413] {
         assert_eq!(create(&alt), expected);
@@ -53,7 +55,9 @@ fn bytes_are_counted() {
     demo.upload(&first, vec![1; 2 << 20]).send().expect(204);
     // Declared, and then not.
     let second = demo.create(json!({}));
-    demo.upload(&second, vec![1; (1 << 20) + 1]).send().expect(413);
+    demo.upload(&second, vec![1; (1 << 20) + 1])
+        .send()
+        .expect(413);
     assert_eq!(demo.status(&second), "queued");
     let mut body = b"200000\r\n".to_vec();
     body.extend(vec![1; 0x20_0000]);
@@ -89,7 +93,10 @@ fn uploads_are_counted_while_they_run() {
     demo.wait_for_status(&first, "saving", std::time::Duration::from_secs(30));
     demo.upload(&second, b"hello".to_vec()).send().expect(413);
     let usage = demo.get("/v2/info/usage").expect(200).json();
-    assert_eq!(usage["usage"]["image_count_uploading"], json!({"usage": 1, "limit": 1}));
+    assert_eq!(
+        usage["usage"]["image_count_uploading"],
+        json!({"usage": 1, "limit": 1})
+    );
     connection.send("lo").unwrap();
     connection.answer().unwrap().expect(204);
     demo.upload(&second, b"hello".to_vec()).send().expect(204);
@@ -113,7 +120,10 @@ fn usage_is_told() {
             "image_size_total": {"usage": 3, "limit": 5120},
         }})
     );
-    assert_eq!(usage(&site.with_token("alt"))["usage"]["image_count_total"]["usage"], 0);
+    assert_eq!(
+        usage(&site.with_token("alt"))["usage"]["image_count_total"]["usage"],
+        0
+    );
     // Where nothing is limited, nothing is told.
     let unlimited = Site::start();
     assert_eq!(usage(&unlimited), json!({"usage": {}}));

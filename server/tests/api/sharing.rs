@@ -38,11 +38,18 @@ impl Cloud {
     }
 
     fn image(&self, visibility: &str) -> String {
-        let token = if visibility == "public" { "admin" } else { "demo" };
+        let token = if visibility == "public" {
+            "admin"
+        } else {
+            "demo"
+        };
         let id = self.as_(token).create(json!({
             "name": visibility, "visibility": visibility, "owner": "p-demo",
         }));
-        self.as_("demo").upload(&id, b"content".to_vec()).send().expect(204);
+        self.as_("demo")
+            .upload(&id, b"content".to_vec())
+            .send()
+            .expect(204);
         id
     }
 }
@@ -71,7 +78,12 @@ fn visibility_decides_who_sees_an_image() {
     for visibility in ["private", "shared", "community", "public"] {
         let id = cloud.image(visibility);
         let open = matches!(visibility, "community" | "public");
-        let seen = |token| (show(&cloud.as_(token), &id), download(&cloud.as_(token), &id));
+        let seen = |token| {
+            (
+                show(&cloud.as_(token), &id),
+                download(&cloud.as_(token), &id),
+            )
+        };
         assert_eq!(seen("demo"), (200, 200), "{visibility}");
         assert_eq!(seen("admin"), (200, 200), "{visibility}");
         assert_eq!(seen("reader"), (200, 403), "{visibility}");
@@ -86,7 +98,10 @@ fn visibility_decides_who_sees_an_image() {
     assert_eq!(cloud.names("reader", ""), all);
     assert_eq!(cloud.names("alt", ""), ["public"]);
     assert_eq!(cloud.names("alt", "?visibility=community"), ["community"]);
-    assert_eq!(cloud.names("alt", "?visibility=all"), ["community", "public"]);
+    assert_eq!(
+        cloud.names("alt", "?visibility=all"),
+        ["community", "public"]
+    );
     assert_eq!(cloud.names("alt", "?visibility=private"), [""; 0]);
     assert_eq!(cloud.names("admin", ""), ["private", "public", "shared"]);
     assert_eq!(cloud.names("admin", "?visibility=all"), all);
@@ -134,7 +149,10 @@ fn a_member_decides_and_the_owner_ends_it() {
     assert_eq!((show(&alt, &id), download(&alt, &id)), (404, 404));
     demo.request("DELETE", &membership).send().expect(404);
     // A new membership begins anew.
-    assert_eq!(invite(&demo, &id, "p-alt").expect(200).json()["status"], "pending");
+    assert_eq!(
+        invite(&demo, &id, "p-alt").expect(200).json()["status"],
+        "pending"
+    );
 }
 
 #[test]
@@ -146,8 +164,12 @@ fn a_member_may_use_and_not_change() {
     let rename = json!([{"op": "replace", "path": "/name", "value": "mine"}]);
     alt.patch(&id, &rename).expect(403);
     alt.delete(&id).expect(403);
-    alt.request("PUT", &format!("/v2/images/{id}/tags/x")).send().expect(403);
-    alt.request("POST", &format!("/v2/images/{id}/actions/deactivate")).send().expect(403);
+    alt.request("PUT", &format!("/v2/images/{id}/tags/x"))
+        .send()
+        .expect(403);
+    alt.request("POST", &format!("/v2/images/{id}/actions/deactivate"))
+        .send()
+        .expect(403);
     invite(&alt, &id, "p-third").expect(403);
     assert_eq!(demo.show(&id)["name"], "shared");
 }
@@ -160,14 +182,21 @@ fn members_see_their_own_membership_only() {
     invite(&demo, &id, "p-alt").expect(200);
     invite(&demo, &id, "p-third").expect(200);
     let members = |client: &Client| -> Vec<Value> {
-        let answer = client.get(&format!("/v2/images/{id}/members")).expect(200).json();
+        let answer = client
+            .get(&format!("/v2/images/{id}/members"))
+            .expect(200)
+            .json();
         let members = answer["members"].as_array().unwrap();
-        members.iter().map(|member| member["member_id"].clone()).collect()
+        members
+            .iter()
+            .map(|member| member["member_id"].clone())
+            .collect()
     };
     assert_eq!(members(&demo), ["p-alt", "p-third"]);
     assert_eq!(members(&cloud.as_("reader")), ["p-alt", "p-third"]);
     assert_eq!(members(&alt), ["p-alt"]);
-    alt.get(&format!("/v2/images/{id}/members/p-third")).expect(404);
+    alt.get(&format!("/v2/images/{id}/members/p-third"))
+        .expect(404);
     decide(&alt, &id, "p-third", "accepted").expect(404);
 }
 
@@ -196,7 +225,13 @@ fn invitations_have_a_form_and_a_limit() {
     let demo = cloud.as_("demo");
     let id = cloud.image("shared");
     let path = format!("/v2/images/{id}/members");
-    for body in [json!({}), json!({"member": ""}), json!({"member": 7}), json!([]), json!({"member": "x".repeat(256)})] {
+    for body in [
+        json!({}),
+        json!({"member": ""}),
+        json!({"member": 7}),
+        json!([]),
+        json!({"member": "x".repeat(256)}),
+    ] {
         demo.request("POST", &path).json(&body).send().expect(400);
     }
     invite(&demo, &id, "p-alt").expect(200);
@@ -205,7 +240,10 @@ fn invitations_have_a_form_and_a_limit() {
         invite(&demo, &id, &format!("p-{n}")).expect(200);
     }
     invite(&demo, &id, "p-128").expect(413);
-    demo.request("PATCH", &format!("{path}/p-alt")).json(&json!({})).send().expect(405);
+    demo.request("PATCH", &format!("{path}/p-alt"))
+        .json(&json!({}))
+        .send()
+        .expect(405);
     invite(&cloud.as_("reader"), &id, "p-new").expect(403);
     invite(&cloud.as_("alt-reader"), &id, "p-new").expect(403);
     invite(&cloud.as_("guest"), &id, "p-new").expect(404);
@@ -216,24 +254,39 @@ fn only_administrators_publish_and_give_away() {
     let cloud = Cloud::start();
     let (demo, admin) = (cloud.as_("demo"), cloud.as_("admin"));
     let create = |client: &Client, body: Value| {
-        client.request("POST", "/v2/images").json(&body).send().status
+        client
+            .request("POST", "/v2/images")
+            .json(&body)
+            .send()
+            .status
     };
     assert_eq!(create(&demo, json!({"visibility": "public"})), 403);
     assert_eq!(create(&demo, json!({"owner": "p-alt"})), 403);
     assert_eq!(create(&demo, json!({"owner": null})), 403);
-    assert_eq!(create(&demo, json!({"owner": "p-demo", "visibility": "community"})), 201);
+    assert_eq!(
+        create(&demo, json!({"owner": "p-demo", "visibility": "community"})),
+        201
+    );
     assert_eq!(create(&cloud.as_("reader"), json!({})), 403);
-    assert_eq!(create(&admin, json!({"owner": "p-alt", "visibility": "public"})), 201);
+    assert_eq!(
+        create(&admin, json!({"owner": "p-alt", "visibility": "public"})),
+        201
+    );
     let id = demo.create(json!({}));
     assert_eq!(demo.show(&id)["owner"], "p-demo");
     let replace = |path, value| json!([{"op": "replace", "path": path, "value": value}]);
-    demo.patch(&id, &replace("/visibility", "public")).expect(403);
+    demo.patch(&id, &replace("/visibility", "public"))
+        .expect(403);
     demo.patch(&id, &replace("/owner", "p-alt")).expect(403);
-    demo.patch(&id, &replace("/visibility", "community")).expect(200);
+    demo.patch(&id, &replace("/visibility", "community"))
+        .expect(200);
     admin.patch(&id, &replace("/owner", "p-alt")).expect(200);
     // It is another project's now.
     demo.patch(&id, &replace("/name", "x")).expect(403);
-    cloud.as_("alt").patch(&id, &replace("/name", "x")).expect(200);
+    cloud
+        .as_("alt")
+        .patch(&id, &replace("/name", "x"))
+        .expect(200);
 }
 
 #[test]
@@ -241,10 +294,14 @@ fn protected_and_deactivated_images() {
     let cloud = Cloud::start();
     let (demo, admin) = (cloud.as_("demo"), cloud.as_("admin"));
     let id = cloud.image("shared");
-    demo.request("POST", &format!("/v2/images/{id}/actions/deactivate")).send().expect(204);
+    demo.request("POST", &format!("/v2/images/{id}/actions/deactivate"))
+        .send()
+        .expect(204);
     assert_eq!(download(&demo, &id), 403);
     assert_eq!(download(&admin, &id), 200);
-    demo.request("POST", &format!("/v2/images/{id}/actions/reactivate")).send().expect(204);
+    demo.request("POST", &format!("/v2/images/{id}/actions/reactivate"))
+        .send()
+        .expect(204);
     assert_eq!(download(&demo, &id), 200);
     let protect = |value: bool| json!([{"op": "replace", "path": "/protected", "value": value}]);
     demo.patch(&id, &protect(true)).expect(200);

@@ -6,11 +6,16 @@
 
 #[path = "../api/http.rs"]
 mod http;
+#[path = "../api/keystone.rs"]
+mod keystone;
 #[path = "../api/site.rs"]
 mod site;
 
 mod healing;
 mod identity;
+mod limits;
 mod mesh;
+mod permission;
 mod pulling;
 mod sharing;
+mod stores;
