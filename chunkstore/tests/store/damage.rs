@@ -104,7 +104,10 @@ fn each_byte_of_a_pack_read() {
     // What reading did not need, headers, footers and checksums, verify finds.
     let report = verified(site.store());
     assert_eq!(report.damaged.len(), count - wrong);
-    assert!(report.missing.len() > wrong, "a wrong checksum costs a chunk");
+    assert!(
+        report.missing.len() > wrong,
+        "a wrong checksum costs a chunk"
+    );
     heal(&site, id);
 }
 
