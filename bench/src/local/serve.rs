@@ -18,10 +18,10 @@ use crate::corpus::{Corpus, SMALL};
 use crate::image_api::{ImageApi, agent};
 use crate::journal::{Better, Measure, Unit};
 use crate::machine::version;
-use crate::peers::free_port;
 use crate::peers::glance::Glance;
 use crate::peers::nginx::Nginx;
 use crate::peers::vitrail::Vitrail;
+use crate::peers::{Place, free_port};
 use crate::process;
 use crate::report::{VITRAIL, format_value};
 
@@ -102,7 +102,8 @@ pub(super) fn run(run: &mut Run, corpus: &Corpus) -> Result<()> {
         true,
         [&raw, &qcow2],
     )?];
-    let glance = Glance::start(&run.cache, &run.fresh("glance")?, free_port()?);
+    let place = Place::here();
+    let glance = Glance::start(&run.cache, &run.fresh("glance")?, &place, free_port()?);
     let uploaded = glance
         .as_ref()
         .map_err(|error| anyhow::anyhow!("{error:#}"))
