@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::image_api::ImageApi;
 use crate::journal::{Better, Measure, Unit};
 use crate::local::{Options, Run};
-use crate::peers::glance::Glance;
+use crate::peers::glance::{Glance, Setup};
 use crate::peers::vitrail::Vitrail;
 use crate::peers::{Cache, Place, free_port};
 use crate::process::Process;
@@ -78,7 +78,13 @@ pub fn run(options: &Options, cache: Cache) -> Result<()> {
         ids: Vec::new(),
     }];
     let place = Place::here();
-    let glance = Glance::start(&run.cache, &run.fresh("glance")?, &place, free_port()?);
+    let glance = Glance::start(
+        &run.cache,
+        &run.fresh("glance")?,
+        &place,
+        free_port()?,
+        Setup::AsShipped,
+    );
     match &glance {
         Ok(glance) => subjects.push(Subject {
             name: "glance",

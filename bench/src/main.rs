@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use vitrail_bench::local::{LocalOptions, Options};
-use vitrail_bench::peers::glance::Glance;
+use vitrail_bench::peers::glance::{Glance, Setup};
 use vitrail_bench::peers::{Cache, Place};
 use vitrail_bench::scenario::{self, ReportOptions, RunOptions};
 use vitrail_bench::wan::cli::{self as wan, WanCommand};
@@ -81,7 +81,8 @@ fn main() -> Result<ExitCode> {
         Command::Micro(options) => micro::run(&options, &Cache::open(cli.cache)?)?,
         Command::Chunks(options) => chunks::run(&options, &Cache::open(cli.cache)?)?,
         Command::Glance { dir, port } => {
-            let glance = Glance::start(&Cache::open(cli.cache)?, &dir, &Place::here(), port)?;
+            let (cache, place) = (Cache::open(cli.cache)?, Place::here());
+            let glance = Glance::start(&cache, &dir, &place, port, Setup::AsShipped)?;
             eprintln!("Glance answers at {}; Ctrl-C ends it", glance.api().url());
             glance.wait()?;
         }

@@ -12,7 +12,7 @@ use crate::journal::{Better, Measure, Unit};
 use crate::machine::version;
 use crate::peers::borg::Borg;
 use crate::peers::casync::Casync;
-use crate::peers::glance::Glance;
+use crate::peers::glance::{Glance, Setup};
 use crate::peers::restic::Restic;
 use crate::peers::vitrail::Vitrail;
 use crate::peers::{Cost, Place, Store, free_port};
@@ -74,6 +74,7 @@ const SUBJECTS: [(&str, Open); 6] = [
             dir,
             &Place::here(),
             free_port()?,
+            Setup::AsShipped,
         )?))
     }),
     ("borg", |_, dir| Ok(Box::new(Borg::open(dir, "lz4")?))),

@@ -35,27 +35,40 @@ pub(super) async fn read(
     stream: &mut RecvStream,
     max: usize,
 ) -> Result<Option<Bytes>, MessageError> {
-    let lost = |error: quinn::ReadExactError| MessageError::Lost(error.to_string());
+    match read_len(stream, max).await? {
+        Some(len) => read_body(stream, len).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads the length of a message of at most `max` bytes; none at the end of the stream.
+pub(super) async fn read_len(
+    stream: &mut RecvStream,
+    max: usize,
+) -> Result<Option<usize>, MessageError> {
     let mut head = [0; 4];
     match stream.read_exact(&mut head).await {
         Ok(()) => {}
         Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
-        Err(error) => return Err(lost(error)),
+        Err(error) => return Err(MessageError::Lost(error.to_string())),
     }
     let len = u32::from_le_bytes(head) as usize;
     if len > max {
         return Err(MessageError::TooLong { len, max });
     }
+    Ok(Some(len))
+}
+
+/// Reads a message of which [`read_len`] has told the length.
+pub(super) async fn read_body(stream: &mut RecvStream, len: usize) -> Result<Bytes, MessageError> {
     let mut message = BytesMut::new();
     while message.len() < len {
         let start = message.len();
         message.resize(len.min(start + ALLOCATE_MAX), 0);
-        stream
-            .read_exact(&mut message[start..])
-            .await
-            .map_err(lost)?;
+        let read = stream.read_exact(&mut message[start..]).await;
+        read.map_err(|error| MessageError::Lost(error.to_string()))?;
     }
-    Ok(Some(message.freeze()))
+    Ok(message.freeze())
 }
 
 /// Writes a message.

@@ -1,21 +1,27 @@
 //! Other sites: who they are, what they hold, and moving bytes between them.
 //!
 //! The decisions are in `vitrail-proto`: [`vitrail_proto::gossip`] for who holds what, [`vitrail_proto::fetch`] for who is
-//! asked for what. Here are the sockets, clocks and disks around them: [`links`] keeps the connections, `gossip`
-//! drives the gossip core, `serve` and `session` are the two ends of a fetch, `pull` carries out the planner's
-//! wishes, `ask` and `preseed` are questions and long errands.
+//! asked for what. Here are the sockets, clocks and disks around them: [`links`] keeps the connections, [`congestion`],
+//! [`budget`] and [`socket`] say how much may be sent on them, `gossip` drives the gossip core, `serve` and `session`
+//! are the two ends of a fetch, `manifests` brings manifests and `pull` chunks, `ask`, `preseed` and `evict` are
+//! questions and long errands.
 
 mod ask;
+pub mod budget;
 pub mod congestion;
+mod evict;
 mod gossip;
 mod identity;
 pub mod links;
+mod manifests;
 mod message;
 mod preseed;
 mod pull;
 pub mod receipt;
 mod serve;
 mod session;
+pub mod socket;
+pub mod transport;
 pub mod view;
 
 use std::net::SocketAddr;
@@ -40,6 +46,7 @@ use gossip::Gossip;
 pub use gossip::SPACE;
 use identity::Files;
 use links::{Link, Links, NewLink, code};
+use manifests::Manifests;
 use message::MessageError;
 pub use preseed::{PreseedProgress, PreseedResult};
 use pull::Pulls;
@@ -62,6 +69,7 @@ pub struct Peers {
     /// Connections.
     pub links: Arc<Links>,
     gossip: Gossip,
+    manifests: Manifests,
     pulls: Pulls,
     /// What pulls have cost.
     pub receipts: Receipts,
@@ -105,6 +113,7 @@ impl Peers {
             &config.site.name,
             arrivals,
             metrics.clone(),
+            config.limits.clone(),
         )?;
         let advertise = match &config.peer.advertise {
             Some(address) => address.clone(),
@@ -120,6 +129,7 @@ impl Peers {
             zone: config.site.zone.clone(),
             links,
             gossip,
+            manifests: Manifests::new(),
             pulls: Pulls::default(),
             receipts: Receipts::default(),
             faults: AtomicU64::new(0),
@@ -133,6 +143,7 @@ impl Peers {
         peers
             .tasks
             .spawn(peers.clone().run(new_links, stop.clone()));
+        peers.tasks.spawn(peers.clone().fetch_manifests_ahead());
         peers.clone().start_gossip(stop);
         Ok(Some(peers))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::{Form, Kind, System, file_len, version};
-use crate::peers::glance::{Glance, PACKAGES};
+use crate::peers::glance::{Glance, PACKAGES, Setup};
 use crate::scenario::field::Field;
 use crate::scenario::schedule::Pull;
 
@@ -26,7 +26,8 @@ pub(super) const KIND: Kind = Kind {
     deploy: |setting, field, plan| {
         let origin = &plan.holders[0];
         let dir = field.site_dir(origin)?.join("glance");
-        let glance = Glance::start(&setting.cache, &dir, &field.place(origin)?, PORT)?;
+        let place = field.place(origin)?;
+        let glance = Glance::start(&setting.cache, &dir, &place, PORT, Setup::AsShipped)?;
         let mut ids = BTreeMap::new();
         let mut copy_len = 0.0;
         for name in &plan.images {
