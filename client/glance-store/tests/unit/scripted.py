@@ -14,11 +14,12 @@ Request = namedtuple("Request", "method path headers certificate")
 class Fault:
     """What goes wrong with one request: `method` and the end of its path, after the image's id."""
 
-    def __init__(self, method, end, *, status=None, drop=None, cut_after=None, headers=None, body=b"no"):
+    def __init__(self, method, end, *, status=None, drop=None, cut_after=None, headers=None, body=b"no", more=b""):
         self.method, self.end = method, end
         self.status, self.body = status, body  # answered instead of doing anything
         self.drop = drop  # "before" or "after" doing it, the connection is closed without an answer
         self.cut_after = cut_after  # bytes of data after which it is closed
+        self.more = more  # what comes after the data
         self.headers = headers or {}  # of the answer, other than they would be
 
 
@@ -207,5 +208,5 @@ class Handler(BaseHTTPRequestHandler):
         if self.fault and self.fault.cut_after is not None:
             part = part[: self.fault.cut_after]
             self.close_connection = True
-        self.wfile.write(part)
+        self.wfile.write(part + (self.fault.more if self.fault else b""))
         return None, None
