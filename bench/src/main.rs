@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use vitrail_bench::local::{LocalOptions, Options};
 use vitrail_bench::peers::Cache;
-use vitrail_bench::peers::glance::Glance;
+use vitrail_bench::peers::glance::{Glance, Setup};
 use vitrail_bench::wan::cli::{self as wan, WanCommand};
 use vitrail_bench::{api, chunks, corpus, local, mesh, micro, process};
 
@@ -69,7 +69,7 @@ fn main() -> Result<ExitCode> {
         Command::Micro(options) => micro::run(&options, &Cache::open(cli.cache)?)?,
         Command::Chunks(options) => chunks::run(&options, &Cache::open(cli.cache)?)?,
         Command::Glance { dir, port } => {
-            let glance = Glance::start(&Cache::open(cli.cache)?, &dir, port)?;
+            let glance = Glance::start(&Cache::open(cli.cache)?, &dir, port, Setup::AsShipped)?;
             eprintln!("Glance answers at {}; Ctrl-C ends it", glance.api().url());
             glance.wait()?;
         }

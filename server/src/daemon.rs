@@ -40,6 +40,7 @@ pub struct Daemon {
     /// Where the admin API listens.
     pub admin: SocketAddr,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    image_api: Arc<Api>,
     peers: Option<Arc<Peers>>,
     peers_stop: CancellationToken,
     ready: Arc<AtomicBool>,
@@ -88,6 +89,7 @@ impl Daemon {
             metrics.clone(),
             collector.clone(),
             config.clone(),
+            stop.clone(),
         ));
         let routes = admin::router(Arc::new(Admin {
             catalogue,
@@ -103,7 +105,7 @@ impl Daemon {
         collector.wake();
         let delay = Duration::from_secs(config.store.gc_delay_s);
         let tasks = vec![
-            tokio::spawn(serve_api(api_listener, state, stop.clone())),
+            tokio::spawn(serve_api(api_listener, state.clone(), stop.clone())),
             tokio::spawn(serve_admin(admin_listener, routes, stop.clone())),
             tokio::spawn(collector.run(delay, stop.clone())),
         ];
@@ -121,6 +123,7 @@ impl Daemon {
             api,
             admin,
             tasks,
+            image_api: state,
             peers,
             peers_stop,
             ready,
@@ -138,6 +141,7 @@ impl Daemon {
                 tracing::error!(%error, "a task ended badly");
             }
         }
+        self.image_api.stopped().await;
         // Last, since requests in flight may wait for other sites.
         self.peers_stop.cancel();
         if let Some(peers) = self.peers {
@@ -155,7 +159,8 @@ fn open(config: &Config, data_dir: &Path) -> anyhow::Result<(Store, Arc<Catalogu
         zstd_level: config.store.zstd_level,
         ..Options::default()
     };
-    let store = Store::open(data_dir, options, &[catalogue::SPACE, peer::SPACE])
+    let spaces = [catalogue::SPACE, catalogue::COPIES_SPACE, peer::SPACE];
+    let store = Store::open(data_dir, options, &spaces)
         .with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
     let catalogue =
         Catalogue::open(&store, &config.site.name).context("cannot read the catalogue")?;

@@ -30,6 +30,15 @@ const TRUSTED_FILTER: &str = include_str!("glance/trusted.py");
 /// Both processes import about a thousand modules before they answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What of Glance is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// Its defaults.
+    AsShipped,
+    /// And the cache of images on the API node, as most deployments with a remote store have it.
+    ImageCache,
+}
+
 /// A running Glance, killed on drop.
 #[derive(Debug)]
 pub struct Glance {
@@ -41,16 +50,21 @@ pub struct Glance {
 impl Glance {
     /// Installs Glance into `cache` unless it is there, writes its configuration and an empty
     /// database under `dir`, and serves the Image API on `127.0.0.1:port`.
-    pub fn start(cache: &Cache, dir: &Path, port: u16) -> Result<Self> {
+    pub fn start(cache: &Cache, dir: &Path, port: u16, setup: Setup) -> Result<Self> {
         let venv = cache.venv("glance", PACKAGES)?;
         fs::create_dir_all(dir)?;
         let dir = dir.canonicalize()?;
         let etc = dir.join("etc");
-        for sub in ["etc", "images", "staging", "tasks"] {
+        for sub in ["etc", "images", "staging", "tasks", "cache"] {
             fs::create_dir_all(dir.join(sub))?;
         }
+        let flavor = match setup {
+            Setup::AsShipped => "keystone",
+            Setup::ImageCache => "keystone+cachemanagement",
+        };
         let fill = |template: &str| {
             template
+                .replace("@FLAVOR@", flavor)
                 .replace("@DIR@", &dir.to_string_lossy())
                 .replace("@PORT@", &port.to_string())
         };

@@ -17,6 +17,10 @@ pub enum Action {
     PublicizeImage,
     Deactivate,
     Reactivate,
+    CopyImage,
+    DeleteImageLocation,
+    StoresInfoDetail,
+    TasksApiAccess,
 }
 
 impl Action {
@@ -31,6 +35,10 @@ impl Action {
             Self::PublicizeImage => "publicize_image",
             Self::Deactivate => "deactivate",
             Self::Reactivate => "reactivate",
+            Self::CopyImage => "copy_image",
+            Self::DeleteImageLocation => "delete_image_location",
+            Self::StoresInfoDetail => "stores_info_detail",
+            Self::TasksApiAccess => "tasks_api_access",
         }
     }
 }
@@ -62,6 +70,12 @@ pub fn may_create(who: &Identity) -> bool {
     who.is_member()
 }
 
+/// Whether they may do this, which is about no image or whatever the image.
+pub fn may_operate(who: &Identity, action: Action) -> bool {
+    let service = who.roles.contains("service");
+    who.is_admin() || service && matches!(action, Action::StoresInfoDetail)
+}
+
 /// Whether they may do this to an image that they see.
 pub fn may(who: &Identity, action: Action, image: &Image) -> bool {
     if who.is_admin() {
@@ -69,7 +83,11 @@ pub fn may(who: &Identity, action: Action, image: &Image) -> bool {
     }
     match action {
         Action::DownloadImage => who.is_member(),
-        Action::PublicizeImage => false,
+        Action::PublicizeImage
+        | Action::CopyImage
+        | Action::DeleteImageLocation
+        | Action::StoresInfoDetail
+        | Action::TasksApiAccess => false,
         _ => who.is_member() && owns(who, image),
     }
 }

@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use uuid::Uuid;
+use vitrail_proto::id::ManifestId;
 use vitrail_proto::record::{DATA, Data, Record, Value};
+
+use super::task::{TASKS_MAX, Task, TaskStatus};
 
 /// Prefix of the fields that are custom properties.
 const PROPERTY: &str = "p:";
 /// Prefix of the fields that are tags.
 const TAG: &str = "t:";
+/// Prefix of the fields that are tasks; the rest of the name is the task's id.
+const TASK: &str = "task:";
 
 /// Names of the base fields in records.
 pub mod field {
@@ -27,6 +32,13 @@ pub mod field {
     pub const UPDATED_AT: &str = "updated_at";
     /// Site that is receiving the image's bytes while its status is `saving`.
     pub const SAVING_AT: &str = "saving_at";
+    /// Stores that an import or copy is still to bring the image to, a comma between them.
+    pub const IMPORTING_TO: &str = "importing_to";
+    /// Stores that the last import or copy did not bring the image to.
+    pub const FAILED_IMPORT: &str = "failed_import";
+    /// Task that alone may import or copy the image, and the site that works on it.
+    pub const IMPORT_TASK: &str = "import_task";
+    pub const IMPORT_AT: &str = "import_at";
 }
 
 /// Where an image is in its life. The names are the API's.
@@ -112,12 +124,78 @@ pub struct Image {
     pub properties: BTreeMap<String, String>,
     /// Site that is receiving its bytes.
     pub saving_at: Option<String>,
+    /// Of the last import or copy; none if there was none.
+    pub importing_to: Option<String>,
+    pub failed_import: Option<String>,
+    /// The import or copy that is under way.
+    pub import: Option<Import>,
+    /// Ended ones may have expired.
+    pub tasks: Vec<Task>,
+}
+
+/// An import or copy that is under way: no other may begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// Its task.
+    pub task: Uuid,
+    /// The site that works on it.
+    pub site: String,
 }
 
 impl Image {
     /// Bytes of the image, once it has any.
     pub fn size(&self) -> Option<u64> {
         self.data.as_ref().map(|data| data.size)
+    }
+
+    /// The manifest of its bytes, once it has any.
+    pub fn manifest(&self) -> Option<ManifestId> {
+        self.data.as_ref().map(|data| data.manifest)
+    }
+
+    /// The changes that add a task and forget those that have expired or are too many.
+    pub fn with_task(&self, task: &Task) -> Changes {
+        let mut changes = Changes::new();
+        let mut room = TASKS_MAX - 1;
+        // The newest are last.
+        for old in self.tasks.iter().rev() {
+            if room == 0 || old.has_expired(task.created_at) {
+                changes.remove_task(old.id);
+            } else {
+                room -= 1;
+            }
+        }
+        changes.set_task(task);
+        changes
+    }
+
+    /// The changes that put an image back to where it was before a site began to receive, import or copy its bytes
+    /// and failed.
+    pub fn abandoned(&self, reason: &str, now_ms: u64) -> Changes {
+        let mut changes = Changes::new();
+        if self.status == Status::Saving {
+            changes.set_status(Status::Queued);
+        }
+        changes.set_text(field::SAVING_AT, None);
+        if let Some(import) = &self.import {
+            let task = self.tasks.iter().find(|task| task.id == import.task);
+            if let Some(task) = task {
+                changes.set_task(&task.ended(TaskStatus::Failure, reason.to_owned(), now_ms));
+            }
+            let failed = [&self.failed_import, &self.importing_to];
+            let failed: Vec<&str> = failed
+                .into_iter()
+                .flatten()
+                .map(String::as_str)
+                .filter(|sites| !sites.is_empty())
+                .collect();
+            changes
+                .set_text(field::IMPORT_TASK, None)
+                .set_text(field::IMPORT_AT, None)
+                .set_text(field::IMPORTING_TO, Some(String::new()))
+                .set_text(field::FAILED_IMPORT, Some(failed.join(",")));
+        }
+        changes
     }
 
     /// The view of a record; none if it is deleted. Fields that a newer version may have written and
@@ -149,14 +227,22 @@ impl Image {
         let created_at = record.created.unix_ms();
         let mut tags = BTreeSet::new();
         let mut properties = BTreeMap::new();
+        let mut tasks = Vec::new();
         for (key, value) in record.values() {
             if let Some(tag) = key.strip_prefix(TAG) {
                 tags.insert(tag.to_owned());
+            } else if let (true, Value::Text(json)) = (key.starts_with(TASK), value) {
+                tasks.extend(serde_json::from_str(json).ok());
             } else if let (Some(property), Value::Text(text)) = (key.strip_prefix(PROPERTY), value)
             {
                 properties.insert(property.to_owned(), text.clone());
             }
         }
+        tasks.sort_by_key(|task: &Task| (task.created_at, task.id));
+        let import = text(field::IMPORT_TASK)
+            .and_then(|task| Uuid::try_parse(&task).ok())
+            .zip(text(field::IMPORT_AT))
+            .map(|(task, site)| Import { task, site });
         Some(Self {
             id: record.id,
             name: text(field::NAME),
@@ -177,6 +263,10 @@ impl Image {
             tags,
             properties,
             saving_at: text(field::SAVING_AT),
+            importing_to: text(field::IMPORTING_TO),
+            failed_import: text(field::FAILED_IMPORT),
+            import,
+            tasks,
         })
     }
 }
@@ -230,6 +320,20 @@ impl Changes {
     pub fn set_tag(&mut self, tag: &str, present: bool) -> &mut Self {
         self.writes
             .insert(format!("{TAG}{tag}"), present.then_some(Value::Bool(true)));
+        self
+    }
+
+    /// Writes a task.
+    pub fn set_task(&mut self, task: &Task) -> &mut Self {
+        let json = serde_json::to_string(task).unwrap_or_default();
+        self.writes
+            .insert(format!("{TASK}{}", task.id), Some(Value::Text(json)));
+        self
+    }
+
+    /// Forgets a task.
+    pub fn remove_task(&mut self, id: Uuid) -> &mut Self {
+        self.writes.insert(format!("{TASK}{id}"), None);
         self
     }
 }

@@ -3,10 +3,11 @@
 use serde_json::{Map, Value, json};
 use vitrail_proto::record::Data;
 
+use super::{Api, stores};
 use crate::catalogue::{Image, Status};
 
 /// The API's document of an image.
-pub(super) fn image(image: &Image) -> Value {
+pub(super) fn image(api: &Api, image: &Image) -> Value {
     let id = image.id.to_string();
     let data = image.data.as_ref();
     let mut document: Map<String, Value> = image
@@ -37,6 +38,21 @@ pub(super) fn image(image: &Image) -> Value {
     set("self", format!("/v2/images/{id}").into());
     set("file", format!("/v2/images/{id}/file").into());
     set("schema", "/v2/schemas/image".into());
+    let stores = stores::holding(api, image);
+    if !stores.is_empty() {
+        set("stores", stores.join(",").into());
+    }
+    for (name, sites) in [
+        ("os_glance_importing_to_stores", &image.importing_to),
+        ("os_glance_failed_import", &image.failed_import),
+    ] {
+        if let Some(sites) = sites {
+            set(name, sites.as_str().into());
+        }
+    }
+    if let Some(import) = &image.import {
+        set("os_glance_import_task", json!(import.task));
+    }
     debug_assert!(data.is_some() || !matches!(image.status, Status::Active));
     Value::Object(document)
 }

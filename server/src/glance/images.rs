@@ -8,10 +8,13 @@ use super::error::shown;
 use super::request::{Call, parse_id};
 use super::route::expect_no_body;
 use super::validate::{self, Kind};
-use super::{ApiError, ApiResult, Body, blocking, document, empty, json, patch, versions};
+use super::{
+    ApiError, ApiResult, Body, blocking, document, empty, import, json, patch, stores, versions,
+};
 use crate::auth::policy::{self, Action};
 use crate::catalogue::{Changes, Image, Status, field};
 
+static IMPORT_METHODS: HeaderName = HeaderName::from_static("openstack-image-import-methods");
 static STORE_IDS: HeaderName = HeaderName::from_static("openstack-image-store-ids");
 
 pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
@@ -80,37 +83,43 @@ pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
         }
     }
     changes.set_status(Status::Queued);
-    let site = api.catalogue.site().to_owned();
-    let image = blocking(move || api.catalogue.create(id, changes)).await??;
+    let catalogue = api.catalogue.clone();
+    let image = blocking(move || catalogue.create(id, changes)).await??;
 
-    let mut answer = json(StatusCode::CREATED, &document::image(&image));
+    let mut answer = json(StatusCode::CREATED, &document::image(&api, &image));
     let location = format!("{base}/v2/images/{}", image.id);
     if let Ok(value) = HeaderValue::from_str(&location) {
         answer.headers_mut().insert(LOCATION, value);
     }
-    if let Ok(value) = HeaderValue::from_str(&site) {
-        answer.headers_mut().insert(STORE_IDS.clone(), value);
+    for (name, list) in [
+        (&IMPORT_METHODS, import::methods(&api).join(",")),
+        (&STORE_IDS, stores::all(&api).join(",")),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&list) {
+            answer.headers_mut().insert(name.clone(), value);
+        }
     }
     Ok(answer)
 }
 
 pub(super) fn show(call: &Call, id: &str) -> ApiResult<Response<Body>> {
     expect_no_body(call)?;
-    Ok(json(StatusCode::OK, &document::image(&*call.image(id)?)))
+    let image = call.image(id)?;
+    Ok(json(StatusCode::OK, &document::image(&call.api, &image)))
 }
 
 pub(super) async fn update(call: Call, id: &str) -> ApiResult<Response<Body>> {
     let syntax = patch::Syntax::of(&call)?;
     let image = call.image_for(id, Action::ModifyImage)?;
     let (api, who) = (call.api.clone(), call.identity.clone());
+    let catalogue = api.catalogue.clone();
     let operations = patch::parse(syntax, &call.json().await?)?;
     let image = blocking(move || {
         // Checked again on the image as it is now: all operations happen, or none.
-        api.catalogue
-            .modify(image.id, |image| patch::apply(&operations, image, &who))
+        catalogue.modify(image.id, |image| patch::apply(&operations, image, &who))
     })
     .await??;
-    Ok(json(StatusCode::OK, &document::image(&image)))
+    Ok(json(StatusCode::OK, &document::image(&api, &image)))
 }
 
 pub(super) async fn delete(call: Call, id: &str) -> ApiResult<Response<Body>> {

@@ -8,13 +8,16 @@ mod data;
 pub(crate) mod document;
 mod error;
 mod images;
+mod import;
 mod list;
 mod patch;
 mod range;
 mod request;
 mod route;
 mod schema;
+mod stores;
 mod tags;
+mod tasks;
 mod upload;
 mod validate;
 mod versions;
@@ -28,6 +31,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use uuid::Uuid;
 use vitrail_chunkstore::Store;
@@ -63,6 +68,10 @@ pub struct Api {
     pub(crate) config: Arc<Config>,
     /// Uploads that may run at once.
     pub(crate) uploads: Arc<Semaphore>,
+    /// Imports and copies.
+    pub(crate) background: TaskTracker,
+    /// Ends them.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Api {
@@ -74,6 +83,7 @@ impl Api {
         metrics: Arc<Metrics>,
         collector: Arc<Collector>,
         config: Arc<Config>,
+        stop: CancellationToken,
     ) -> Self {
         let uploads_max = (config.store.memory.0 / INGEST_MEMORY).clamp(1, UPLOADS_MAX);
         Self {
@@ -86,7 +96,15 @@ impl Api {
             collector,
             config,
             uploads: Arc::new(Semaphore::new(uploads_max as usize)),
+            background: TaskTracker::new(),
+            stop,
         }
+    }
+
+    /// Waits until nothing goes on in the background, after the token given to [`Api::new`] was cancelled.
+    pub async fn stopped(&self) {
+        self.background.close();
+        self.background.wait().await;
     }
 
     /// Answers a request. Never fails: errors are answers.

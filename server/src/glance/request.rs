@@ -23,6 +23,8 @@ const JSON_LEN_MAX: usize = 1024 * 1024;
 pub(super) struct Call {
     pub(super) api: Arc<Api>,
     pub(super) identity: Identity,
+    /// `req-` and a UUID, as the answer's header has it.
+    pub(super) request_id: String,
     pub(super) method: Method,
     pub(super) headers: HeaderMap,
     pub(super) query: Vec<(String, String)>,

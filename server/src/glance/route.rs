@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::request::{Call, accept, decode, parse_id, parse_query};
 use super::{
-    Api, ApiError, ApiResult, Body, data, full, images, list, schema, tags, upload, versions,
+    Api, ApiError, ApiResult, Body, data, full, images, import, list, schema, stores, tags, tasks,
+    upload, versions,
 };
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
@@ -36,6 +37,7 @@ pub(super) async fn answer(
     let call = Call {
         identity: api.authenticator.identify(&parts.headers),
         api,
+        request_id: format!("req-{id}"),
         method: parts.method,
         headers: parts.headers,
         query: parse_query(parts.uri.query().unwrap_or_default()),
@@ -129,6 +131,39 @@ async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Res
         ] => match method {
             Method::POST => ("images.action", images::act(call, id, action).await),
             _ => ("images.action", not_allowed("POST")),
+        },
+        ["images", id, "import"] => match method {
+            Method::POST => ("images.import", import::import(call, id).await),
+            _ => ("images.import", not_allowed("POST")),
+        },
+        ["images", id, "tasks"] => match method {
+            Method::GET => ("images.tasks", tasks::of_image(&call, id)),
+            _ => ("images.tasks", not_allowed("GET")),
+        },
+        ["tasks"] => match method {
+            Method::GET => ("tasks.list", tasks::list(&call)),
+            Method::POST => ("tasks.create", tasks::create(call).await),
+            _ => ("tasks", not_allowed("GET, POST")),
+        },
+        ["tasks", id] => match method {
+            Method::GET => ("tasks.show", tasks::show(&call, id)),
+            _ => ("tasks.show", not_allowed("GET")),
+        },
+        ["info", "import"] => match method {
+            Method::GET => ("info.import", import::info(&call)),
+            _ => ("info.import", not_allowed("GET")),
+        },
+        ["info", "stores"] => match method {
+            Method::GET => ("info.stores", stores::list(&call)),
+            _ => ("info.stores", not_allowed("GET")),
+        },
+        ["info", "stores", "detail"] => match method {
+            Method::GET => ("info.stores", stores::detail(&call)),
+            _ => ("info.stores", not_allowed("GET")),
+        },
+        ["stores", store, id] => match method {
+            Method::DELETE => ("stores.delete", stores::delete(call, store, id).await),
+            _ => ("stores", not_allowed("DELETE")),
         },
         ["schemas", name] => match (schema::named(name), &method) {
             (None, _) => ("schemas", Err(ApiError::not_found())),

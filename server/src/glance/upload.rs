@@ -20,14 +20,14 @@ use vitrail_chunkstore::{Ingest, Ingested};
 use vitrail_proto::manifest::FormatFacts;
 use vitrail_proto::record::Data;
 
+use super::import::Asker;
 use super::request::Call;
-use super::{Api, ApiError, ApiResult, Body, blocking, empty};
+use super::{Api, ApiError, ApiResult, Body, blocking, empty, import, stores};
 use crate::auth::policy::Action;
-use crate::catalogue::{Changes, Image, Status, field};
+use crate::catalogue::{Changes, Image, Intent, Status, field};
 use crate::inspect::{Declared, Inspector, Rules, Verdict};
 
 static IMAGE_SIZE: HeaderName = HeaderName::from_static("x-openstack-image-size");
-static STORE: HeaderName = HeaderName::from_static("x-image-meta-store");
 
 /// Pieces of a body that wait for the ingest; each is at most a connection's buffer of 64 KiB.
 const QUEUE_PIECES: usize = 4;
@@ -88,14 +88,7 @@ async fn begin(call: &mut Call, id: &str) -> ApiResult<Upload> {
     if expected_size.is_some_and(|size| size > size_max) {
         return Err(too_large(size_max));
     }
-    if let Some(store) = call
-        .header(&STORE)
-        .filter(|store| *store != api.catalogue.site())
-    {
-        return Err(ApiError::bad_request(format!(
-            "Store for identifier {store} not found"
-        )));
-    }
+    let store = stores::for_upload(call)?;
     let image = call.image_for(id, Action::UploadImage)?;
     let slot = slot(&api).await?;
     let catalogue = api.catalogue.clone();
@@ -123,6 +116,8 @@ async fn begin(call: &mut Call, id: &str) -> ApiResult<Upload> {
     Ok(Upload {
         api,
         image,
+        store,
+        asker: Asker::of(call),
         expected_size,
         size_max,
         _slot: slot,
@@ -150,6 +145,9 @@ fn too_large(size_max: u64) -> ApiError {
 struct Upload {
     api: Arc<Api>,
     image: Arc<Image>,
+    /// Site that is to have the image besides this one.
+    store: String,
+    asker: Asker,
     /// Bytes that the client announced.
     expected_size: Option<u64>,
     size_max: u64,
@@ -253,10 +251,11 @@ impl Upload {
     /// The image gets its bytes, if it still waits for them.
     async fn activate(&self, ingested: Stored) -> ApiResult<()> {
         let (catalogue, id) = (self.api.catalogue.clone(), self.image.id);
+        let manifest_id = ingested.ingested.id;
         blocking(move || {
             let manifest = &ingested.ingested.manifest;
             let data = Data {
-                manifest: ingested.ingested.id,
+                manifest: manifest_id,
                 size: manifest.size(),
                 virtual_size: ingested.virtual_size,
                 md5: *manifest.md5(),
@@ -269,6 +268,7 @@ impl Upload {
                 manifest = %data.manifest,
                 "image is active"
             );
+            catalogue.copies().set(manifest_id, Some(Intent::Keep))?;
             let result = catalogue.modify(id, |image| {
                 if image.status != Status::Saving {
                     return Err(gone(id));
@@ -286,7 +286,24 @@ impl Upload {
             }
             // Only now, with the manifest named by an image, may the lease end.
         })
-        .await?
+        .await??;
+        if let Some(peers) = &self.api.peers {
+            peers.holding_changed(manifest_id).await;
+        }
+        self.copy_further().await;
+        Ok(())
+    }
+
+    /// Sees to the other store that the upload may be for. The upload itself is complete without it.
+    async fn copy_further(&self) {
+        let (api, id, store) = (self.api.clone(), self.image.id, self.store.clone());
+        if store == api.catalogue.site() {
+            return;
+        }
+        let begun = import::copy(api, id, store.clone(), self.asker.clone()).await;
+        if let Err(error) = begun {
+            tracing::warn!(image = %id, store, reason = error.message(), "not copied to the store");
+        }
     }
 
     /// The image waits for bytes again.

@@ -11,6 +11,7 @@ use vitrail_proto::wire::{Answer, MESSAGE_LEN_MAX, Progress, ProgressState, Ques
 use super::Peers;
 use super::links::Link;
 use super::message::{self, MessageError};
+use crate::catalogue::Intent;
 
 /// Near sites that are asked for an unknown image.
 const ASKED_MAX: usize = 3;
@@ -39,7 +40,7 @@ impl Peers {
                 message::write(&mut send, &answer.encode()).await?;
             }
             Question::Hold(id) => {
-                let mut hold = Hold::begin(self.clone(), id);
+                let mut hold = Hold::begin(self.clone(), id, Some(Intent::Keep));
                 loop {
                     let progress = hold.next().await;
                     let running = progress.state == ProgressState::Running;
@@ -48,6 +49,14 @@ impl Peers {
                         break;
                     }
                 }
+            }
+            Question::Vouch(id) => {
+                let yes = self.vouches(id).await;
+                message::write(&mut send, &Answer::Vouched(yes).encode()).await?;
+            }
+            Question::Evict(id) => {
+                let evicted = self.evict(id).await;
+                message::write(&mut send, &Answer::Evicted(evicted).encode()).await?;
             }
         }
         let _ended = send.finish();
@@ -114,6 +123,14 @@ impl Peers {
     }
 }
 
+/// The one answer to a question.
+pub(super) async fn ask_once(link: &Link, question: &Question) -> Result<Answer, MessageError> {
+    let (_send, mut recv) = ask(link, question).await?;
+    let bytes = message::read(&mut recv, MESSAGE_LEN_MAX).await?;
+    let bytes = bytes.ok_or(MessageError::Unexpected("no answer"))?;
+    Ok(Answer::decode(&bytes)?)
+}
+
 async fn ask(link: &Link, question: &Question) -> Result<(SendStream, RecvStream), MessageError> {
     let lost = |error: String| MessageError::Lost(error);
     let (mut send, recv) = link
@@ -142,7 +159,7 @@ async fn ask_record(link: &Link, id: Uuid) -> Result<Option<Record>, MessageErro
             }
             Ok(Some(record))
         }
-        Answer::Progress(_) => Err(MessageError::Unexpected("progress of nothing")),
+        _ => Err(MessageError::Unexpected("an answer to another question")),
     }
 }
 
@@ -155,10 +172,13 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    pub(super) fn begin(peers: Arc<Peers>, id: Uuid) -> Self {
+    /// With the intent that the copy is to have from here on.
+    pub(super) fn begin(peers: Arc<Peers>, id: Uuid, intent: Option<Intent>) -> Self {
         let pull = Arc::new(tokio::sync::OnceCell::new());
         let (this, cell) = (peers.clone(), pull.clone());
-        let task = peers.tasks.spawn(async move { this.hold(id, &cell).await });
+        let task = peers
+            .tasks
+            .spawn(async move { this.hold(id, intent, &cell).await });
         Self {
             peers,
             task,
@@ -202,6 +222,7 @@ impl Peers {
     async fn hold(
         self: &Arc<Self>,
         id: Uuid,
+        intent: Option<Intent>,
         cell: &tokio::sync::OnceCell<Arc<super::PullHandle>>,
     ) -> Result<(), String> {
         let image = self.catalogue.get(id);
@@ -211,6 +232,12 @@ impl Peers {
             Some(Some(data)) => data,
         };
         let lease = self.store.lease();
+        lease.add_manifest(data.manifest);
+        let catalogue = self.catalogue.clone();
+        super::serve::blocking(move || catalogue.copies().set(data.manifest, intent))
+            .await
+            .ok_or("writing failed")?
+            .map_err(|error| error.to_string())?;
         self.ensure_manifest(data.manifest, &lease).await?;
         if let Some(interest) = self.pull(data.manifest, Some(id), true, None).await? {
             let _first = cell.set(interest.pull().clone());

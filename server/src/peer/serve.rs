@@ -10,6 +10,7 @@ use quinn::{RecvStream, SendStream};
 use tokio::sync::{Semaphore, mpsc};
 use vitrail_chunkstore::frame::Encoder;
 use vitrail_chunkstore::{Error, Store};
+use vitrail_proto::congestion::Class;
 use vitrail_proto::id::{ChunkId, ManifestId};
 use vitrail_proto::manifest::Manifest;
 use vitrail_proto::runs::Runs;
@@ -80,6 +81,7 @@ impl Server {
         cancelled: &Mutex<HashSet<u32>>,
     ) -> Result<(), MessageError> {
         let mut opened: Option<Opened> = None;
+        let mut work = link.work(Class::Interactive);
         let mut encoder =
             Encoder::new(self.level).map_err(|_| MessageError::Unexpected("no encoder"))?;
         loop {
@@ -126,6 +128,7 @@ impl Server {
                     self.send(link, send, FetchReply::Done { request, missing })
                         .await?;
                 }
+                FetchRequest::Class(class) => work.set_class(class),
                 FetchRequest::Cancel { .. } => {}
             }
         }

@@ -63,9 +63,9 @@ fn paths_and_methods_that_are_not_there() {
         "/v2/images/foo",
         "/v2/images/%00",
         "/v2/images/..%2f..%2fetc",
-        "/v2/info/stores",
-        "/v2/tasks",
-        "/v2/cache",
+        "/v2/info/nonesuch",
+        "/v2/stores",
+        "/v2/tasks/12345678-1234-1234-1234-123456789abc",
     ] {
         let answer = site.get(path).expect(404);
         let request = answer.header("x-openstack-request-id").unwrap();

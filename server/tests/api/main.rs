@@ -20,4 +20,5 @@ mod patch;
 mod range;
 mod serving;
 mod stop;
+mod stores;
 mod upload;

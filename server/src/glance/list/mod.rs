@@ -47,19 +47,19 @@ pub(super) fn list(call: &Call) -> ApiResult<Response<Body>> {
         .take(query.limit)
         .collect();
     let mut answer = json!({
-        "images": page.iter().map(|image| document::image(image)).collect::<Vec<_>>(),
-        "first": link(&call.query, None),
+        "images": page.iter().map(|image| document::image(&call.api, image)).collect::<Vec<_>>(),
+        "first": link("/v2/images", &call.query, None),
         "schema": "/v2/schemas/images",
     });
     // A full page may be the last: the next is empty then.
     if let Some(last) = page.last().filter(|_| page.len() == query.limit) {
-        answer["next"] = link(&call.query, Some(&last.id.to_string())).into();
+        answer["next"] = link("/v2/images", &call.query, Some(&last.id.to_string())).into();
     }
     Ok(json(StatusCode::OK, &answer))
 }
 
-/// The request's own query, with another marker.
-fn link(query: &[(String, String)], marker: Option<&str>) -> String {
+/// The request's own path and query, with another marker.
+pub(super) fn link(path: &str, query: &[(String, String)], marker: Option<&str>) -> String {
     let pairs: Vec<String> = query
         .iter()
         .filter(|(key, _)| key != "marker")
@@ -68,9 +68,9 @@ fn link(query: &[(String, String)], marker: Option<&str>) -> String {
         .map(|(key, value)| format!("{}={}", encode(key), encode(value)))
         .collect();
     if pairs.is_empty() {
-        "/v2/images".into()
+        path.into()
     } else {
-        format!("/v2/images?{}", pairs.join("&"))
+        format!("{path}?{}", pairs.join("&"))
     }
 }
 
@@ -173,9 +173,9 @@ mod tests {
         ]
         .map(|(k, v)| (k.to_owned(), v.to_owned()));
         assert_eq!(
-            link(&query, Some("n")),
+            link("/v2/images", &query, Some("n")),
             "/v2/images?tag=a&tag=b&sort=name%3Aasc&marker=n"
         );
-        assert_eq!(link(&[], None), "/v2/images");
+        assert_eq!(link("/v2/images", &[], None), "/v2/images");
     }
 }
