@@ -15,7 +15,7 @@ use crate::peers::casync::Casync;
 use crate::peers::glance::{Glance, Setup};
 use crate::peers::restic::Restic;
 use crate::peers::vitrail::Vitrail;
-use crate::peers::{Cost, Store, free_port};
+use crate::peers::{Cost, Place, Store, free_port};
 use crate::report::VITRAIL;
 
 const STORE_BYTES: Measure = Measure {
@@ -72,6 +72,7 @@ const SUBJECTS: [(&str, Open); 6] = [
         Ok(Box::new(Glance::start(
             &run.cache,
             dir,
+            &Place::here(),
             free_port()?,
             Setup::AsShipped,
         )?))

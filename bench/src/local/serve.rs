@@ -18,10 +18,10 @@ use crate::corpus::{Corpus, SMALL};
 use crate::image_api::{ImageApi, agent};
 use crate::journal::{Better, Measure, Unit};
 use crate::machine::version;
-use crate::peers::free_port;
 use crate::peers::glance::{Glance, Setup};
 use crate::peers::nginx::Nginx;
 use crate::peers::vitrail::Vitrail;
+use crate::peers::{Place, free_port};
 use crate::process;
 use crate::report::{VITRAIL, format_value};
 
@@ -109,7 +109,9 @@ pub(super) fn run(run: &mut Run, corpus: &Corpus) -> Result<()> {
     .into_iter()
     .map(|(name, setup)| {
         let dir = run.fresh(&name.replace(' ', "-"))?;
-        Ok((name, Glance::start(&run.cache, &dir, free_port()?, setup)))
+        let place = Place::here();
+        let glance = Glance::start(&run.cache, &dir, &place, free_port()?, setup);
+        Ok((name, glance))
     })
     .collect::<Result<_>>()?;
     for (name, glance) in &glances {
