@@ -10,7 +10,9 @@ mod error;
 mod images;
 mod import;
 mod list;
+mod members;
 mod patch;
+mod quota;
 mod range;
 mod request;
 mod route;
@@ -82,6 +84,7 @@ impl Api {
         peers: Option<Arc<Peers>>,
         metrics: Arc<Metrics>,
         collector: Arc<Collector>,
+        authenticator: Authenticator,
         config: Arc<Config>,
         stop: CancellationToken,
     ) -> Self {
@@ -91,7 +94,7 @@ impl Api {
             store: content.store().clone(),
             content,
             peers,
-            authenticator: Authenticator::new(&config.auth),
+            authenticator,
             metrics,
             collector,
             config,

@@ -18,12 +18,25 @@ use crate::http::{Answer, Request};
 pub(crate) struct Client {
     pub(crate) api: SocketAddr,
     pub(crate) admin: SocketAddr,
+    token: Option<&'static str>,
 }
 
 impl Client {
+    /// The same client with a token.
+    pub(crate) fn with_token(&self, token: &'static str) -> Self {
+        Self {
+            token: Some(token),
+            ..*self
+        }
+    }
+
     /// A request to the Image API.
     pub(crate) fn request(&self, method: &str, path: &str) -> Request {
-        Request::new(self.api, method, path)
+        let request = Request::new(self.api, method, path);
+        match self.token {
+            Some(token) => request.header("X-Auth-Token", token),
+            None => request,
+        }
     }
 
     #[track_caller]
@@ -66,6 +79,12 @@ impl Client {
     #[track_caller]
     pub(crate) fn status(&self, id: &str) -> String {
         self.show(id)["status"].as_str().expect("a status").into()
+    }
+
+    /// Whether the image is there and in this status.
+    pub(crate) fn status_is(&self, id: &str, status: &str) -> bool {
+        let answer = self.get(&format!("/v2/images/{id}"));
+        answer.status == 200 && answer.json()["status"] == status
     }
 
     #[track_caller]
@@ -219,6 +238,7 @@ fn client(daemon: &Daemon) -> Client {
     Client {
         api: daemon.api,
         admin: daemon.admin,
+        token: None,
     }
 }
 
@@ -286,6 +306,7 @@ impl Process {
             client: Client {
                 api: address("api"),
                 admin: address("admin"),
+                token: None,
             },
             child,
             log,
