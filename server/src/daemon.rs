@@ -102,7 +102,6 @@ impl Daemon {
         let state = Arc::new(Api::new(
             catalogue.clone(),
             Content::new(store.clone(), peers.clone()),
-            peers.clone(),
             metrics.clone(),
             collector.clone(),
             authenticator,

@@ -30,17 +30,6 @@ pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
         Some(owner) => owner.as_str(),
         None => who.project.as_deref(),
     };
-    if !policy::may_for(&who, Action::AddImage, owner) {
-        return Err(match document.get("owner") {
-            Some(owner) if owner.as_str() != who.project.as_deref() => {
-                ApiError::forbidden(format!(
-                    "You are not permitted to create images owned by {}",
-                    shown(owner)
-                ))
-            }
-            _ => ApiError::denied(Action::AddImage),
-        });
-    }
     let mut changes = Changes::new();
     changes.set_text(field::OWNER, who.project.clone());
     changes.set_text(field::VISIBILITY, Some("shared".into()));
@@ -90,6 +79,17 @@ pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
                 changes.set_property(name, Some(validate::property(name, value)?));
             }
         }
+    }
+    if !policy::may_for(&who, Action::AddImage, owner) {
+        return Err(match document.get("owner") {
+            Some(owner) if owner.as_str() != who.project.as_deref() => {
+                ApiError::forbidden(format!(
+                    "You are not permitted to create images owned by {}",
+                    shown(owner)
+                ))
+            }
+            _ => ApiError::denied(Action::AddImage),
+        });
     }
     changes.set_status(Status::Queued);
     let owner = owner.map(ToOwned::to_owned);

@@ -81,7 +81,6 @@ impl Api {
     pub fn new(
         catalogue: Arc<Catalogue>,
         content: Content,
-        peers: Option<Arc<Peers>>,
         metrics: Arc<Metrics>,
         collector: Arc<Collector>,
         authenticator: Authenticator,
@@ -92,8 +91,8 @@ impl Api {
         Self {
             catalogue,
             store: content.store().clone(),
+            peers: content.peers().cloned(),
             content,
-            peers,
             authenticator,
             metrics,
             collector,

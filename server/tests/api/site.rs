@@ -81,12 +81,6 @@ impl Client {
         self.show(id)["status"].as_str().expect("a status").into()
     }
 
-    /// Whether the image is there and in this status.
-    pub(crate) fn status_is(&self, id: &str, status: &str) -> bool {
-        let answer = self.get(&format!("/v2/images/{id}"));
-        answer.status == 200 && answer.json()["status"] == status
-    }
-
     #[track_caller]
     pub(crate) fn download(&self, id: &str) -> Vec<u8> {
         self.get(&format!("/v2/images/{id}/file")).expect(200).body

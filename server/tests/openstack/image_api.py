@@ -1,7 +1,8 @@
 """The Image API as tests use it: a persona's requests, and what they are answered."""
 
-import requests
+import os
 
+import requests
 from personas import PERSONAS
 
 PATCH_TYPE = "application/openstack-images-v2.1-json-patch"
@@ -46,12 +47,13 @@ class Cloud:
         assert answer.status_code == 201, answer.text
         return answer.json()["id"]
 
-    def upload(self, persona, image, data=b"content"):
+    def upload(self, persona, image, data=None):
+        """Uploads bytes that no other image has, unless they are given."""
         return self.status(
             persona,
             "PUT",
             f"/v2/images/{image}/file",
-            data=data,
+            data=os.urandom(64) if data is None else data,
             headers={"Content-Type": DATA_TYPE},
         )
 
@@ -64,11 +66,11 @@ class Cloud:
             headers={"Content-Type": PATCH_TYPE},
         )
 
-    def active(self, owner="member", **fields):
+    def active(self, owner="member", data=None, **fields):
         """Id of a new image with data, of a persona's project."""
         maker = "admin" if fields.get("visibility") == "public" else owner
         image = self.create(maker, owner=self.project(owner), **fields)
-        assert self.upload(maker, image) == 204
+        assert self.upload(maker, image, data) == 204
         return image
 
     def invite(self, image, persona, decision=None):

@@ -157,7 +157,7 @@ def test_a_revoked_token_is_refused(keystone, site):
 
 def test_sharing_reaches_the_other_site(keystone, sites):
     here, there = (Cloud(site.name, site.url, keystone) for site in sites)
-    image = here.active()
+    image = here.active(data=b"content")
 
     def wait_for(status):
         deadline = time.monotonic() + 60

@@ -8,8 +8,28 @@ from roles import measure
 
 PAGE = Path(__file__).parents[2] / "docs" / "ROLES.md"
 
+HIDDEN = "who may not see it is told that it is not there"
 # Differences that are meant: (section or *, operation) and why.
-MEANT = {}
+MEANT = {
+    ("*", "publish"): HIDDEN,
+    ("*", "offer to the community"): HIDDEN,
+    ("*", "give to another project"): HIDDEN,
+    ("*", "download when deactivated"): HIDDEN,
+    ("*", "list members"): HIDDEN,
+    ("*", "add a member"): HIDDEN,
+    ("*", "decide as member"): HIDDEN,
+    ("*", "remove a member"): HIDDEN,
+}
+NOT_YET = {
+    ("*", "locations"),
+    ("no image", "stage"),
+    ("no image", "import from the web"),
+    ("no image", "queue in the cache"),
+    ("no image", "list the cache"),
+    ("no image", "list namespaces"),
+    ("no image", "create a namespace"),
+    ("no image", "list resource types"),
+}
 
 
 def test_roles_are_worth_the_same(keystone, glance, site):
@@ -32,6 +52,8 @@ def covers(meant, key):
 
 
 def reason(key):
+    if any(covers(one, key) for one in NOT_YET):
+        return "not there yet"
     return next((why for meant, why in MEANT.items() if covers(meant, key)), None)
 
 
