@@ -21,6 +21,14 @@ pub enum Action {
     DeleteImageLocation,
     StoresInfoDetail,
     TasksApiAccess,
+    FetchImageLocation,
+    AddImageLocation,
+    CacheList,
+    CacheImage,
+    CacheDelete,
+    CacheClean,
+    CachePrune,
+    AddMetadefNamespace,
 }
 
 impl Action {
@@ -39,6 +47,14 @@ impl Action {
             Self::DeleteImageLocation => "delete_image_location",
             Self::StoresInfoDetail => "stores_info_detail",
             Self::TasksApiAccess => "tasks_api_access",
+            Self::FetchImageLocation => "fetch_image_location",
+            Self::AddImageLocation => "add_image_location",
+            Self::CacheList => "cache_list",
+            Self::CacheImage => "cache_image",
+            Self::CacheDelete => "cache_delete",
+            Self::CacheClean => "cache_clean",
+            Self::CachePrune => "cache_prune",
+            Self::AddMetadefNamespace => "add_metadef_namespace",
         }
     }
 }
@@ -73,7 +89,12 @@ pub fn may_create(who: &Identity) -> bool {
 /// Whether they may do this, which is about no image or whatever the image.
 pub fn may_operate(who: &Identity, action: Action) -> bool {
     let service = who.roles.contains("service");
-    who.is_admin() || service && matches!(action, Action::StoresInfoDetail)
+    who.is_admin()
+        || service
+            && matches!(
+                action,
+                Action::StoresInfoDetail | Action::FetchImageLocation
+            )
 }
 
 /// Whether they may do this to an image that they see.
@@ -87,7 +108,14 @@ pub fn may(who: &Identity, action: Action, image: &Image) -> bool {
         | Action::CopyImage
         | Action::DeleteImageLocation
         | Action::StoresInfoDetail
-        | Action::TasksApiAccess => false,
+        | Action::TasksApiAccess
+        | Action::FetchImageLocation
+        | Action::CacheList
+        | Action::CacheImage
+        | Action::CacheDelete
+        | Action::CacheClean
+        | Action::CachePrune
+        | Action::AddMetadefNamespace => false,
         _ => who.is_member() && owns(who, image),
     }
 }

@@ -22,7 +22,7 @@ use vitrail_proto::id::ManifestId;
 use vitrail_proto::record::{FIELDS_MAX, Merge, Record, Value};
 
 pub use copies::{Copies, Intent, SPACE as COPIES_SPACE};
-pub use image::{Changes, Image, Import, Status, Visibility, field};
+pub use image::{Changes, Image, Import, Staged, Status, Visibility, field};
 pub use task::{Task, TaskKind, TaskStatus};
 
 /// The catalogue's space in the database.

@@ -5,6 +5,7 @@
 
 mod http;
 mod site;
+mod web;
 
 mod bounds;
 mod content;
@@ -13,8 +14,10 @@ mod damage;
 mod data_dir;
 mod discovery;
 mod full_disk;
+mod import;
 mod life;
 mod list;
+mod locations;
 mod logs;
 mod patch;
 mod range;

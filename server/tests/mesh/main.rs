@@ -9,6 +9,7 @@ mod http;
 #[path = "../api/site.rs"]
 mod site;
 
+mod cache;
 mod healing;
 mod identity;
 mod limits;
