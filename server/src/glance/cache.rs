@@ -211,7 +211,7 @@ pub(super) fn prune(call: &Call) -> ApiResult<Response<Body>> {
 
 /// `GET /v2/cache/nodes/{id}`: the sites that hold the image.
 pub(super) fn nodes(call: &Call, id: &str) -> ApiResult<Response<Body>> {
-    may(call, Action::CacheList)?;
+    may(call, Action::ListCachedNodes)?;
     super::route::expect_no_body(call)?;
     let image = find(call, id)?;
     let sites = stores::holding(&call.api, &image);

@@ -21,6 +21,9 @@ use crate::inspect::{Declared, Facts, Inspector, Rules, Verdict};
 /// Pieces that wait for the ingest; each is at most a connection's buffer of 64 KiB.
 const QUEUE_PIECES: usize = 4;
 
+/// Bytes between two looks at whether an image may still get them.
+pub(super) const LOOK_INTERVAL: u64 = 64 << 20;
+
 /// Where bytes come from.
 pub(super) trait Source: Send {
     /// The next of them; none at the end.

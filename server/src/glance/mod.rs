@@ -13,8 +13,10 @@ mod import;
 mod intake;
 mod list;
 mod locations;
+mod members;
 mod metadefs;
 mod patch;
+mod quota;
 mod range;
 mod request;
 mod route;
@@ -87,9 +89,9 @@ impl Api {
     pub fn new(
         catalogue: Arc<Catalogue>,
         content: Content,
-        peers: Option<Arc<Peers>>,
         metrics: Arc<Metrics>,
         collector: Arc<Collector>,
+        authenticator: Authenticator,
         config: Arc<Config>,
         stop: CancellationToken,
     ) -> Self {
@@ -97,9 +99,9 @@ impl Api {
         Self {
             catalogue,
             store: content.store().clone(),
+            peers: content.peers().cloned(),
             content,
-            peers,
-            authenticator: Authenticator::new(&config.auth),
+            authenticator,
             metrics,
             collector,
             config,

@@ -12,15 +12,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderName};
-use hyper::{Response, StatusCode};
+use hyper::header::{CONTENT_TYPE, EXPECT, HeaderName};
+use hyper::{HeaderMap, Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 use uuid::Uuid;
 use vitrail_proto::record::Value;
 
 use super::import::{self, Asker};
-use super::intake::{self, Inspection, Source, Taken};
+use super::intake::{self, Inspection, LOOK_INTERVAL, Source, Taken};
+use super::quota::Quota;
 use super::request::Call;
 use super::{Api, ApiError, ApiResult, Body, blocking, empty, stores};
 use crate::auth::policy::Action;
@@ -33,8 +34,6 @@ static IMAGE_SIZE: HeaderName = HeaderName::from_static("x-openstack-image-size"
 /// and time.
 const DRAIN_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
-/// Bytes between two looks at whether the image is still there.
-const LOOK_INTERVAL: u64 = 64 << 20;
 
 /// What the bytes are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,10 +76,7 @@ async fn receive(mut call: Call, id: String, purpose: Purpose) -> ApiResult<()> 
         Ok(upload) => upload.run(call.body).await,
         Err(error) => {
             tracing::warn!(reason = error.message(), "upload refused");
-            // A client that waits to be asked for the body (Expect: 100-continue) sends none now.
-            if !call.headers.contains_key(hyper::header::EXPECT) {
-                tokio::spawn(drain(call.body));
-            }
+            drain_unless_expecting(&call.headers, call.body);
             Err(error)
         }
     }
@@ -116,9 +112,9 @@ async fn begin(call: &mut Call, id: &str, purpose: Purpose) -> ApiResult<Upload>
     };
     let image = call.image_for(id, purpose.action())?;
     let slot = slot(&api).await?;
-    let catalogue = api.catalogue.clone();
+    let begun = api.clone();
     let image = blocking(move || {
-        catalogue.modify(image.id, |image| {
+        begun.catalogue.modify(image.id, |image| {
             if image.status != Status::Queued {
                 return Err(ApiError::conflict(format!(
                     "Image status transition from {} to {} is not allowed",
@@ -132,8 +128,12 @@ async fn begin(call: &mut Call, id: &str, purpose: Purpose) -> ApiResult<Upload>
                     "Properties disk_format, container_format must be set prior to saving data.",
                 ));
             }
+            if let Some(quota) = Quota::of_image(&begun, image) {
+                quota.check_new_upload(image)?;
+                quota.check_size(image, expected_size.unwrap_or(0))?;
+            }
             let mut changes = Changes::new();
-            let site = catalogue.site().to_owned();
+            let site = begun.catalogue.site().to_owned();
             changes
                 .set_status(purpose.status())
                 .set_text(field::SAVING_AT, Some(site));
@@ -279,9 +279,9 @@ impl Upload {
             if received - looked_at > LOOK_INTERVAL {
                 looked_at = received;
                 let image = api.catalogue.get(id);
-                image
-                    .filter(|image| image.status == status)
-                    .ok_or_else(|| gone(id))?;
+                let image = image.filter(|image| image.status == status);
+                let image = image.ok_or_else(|| gone(id))?;
+                Quota::check(&api, &image, received)?;
             }
             Ok(())
         })
@@ -292,11 +292,13 @@ impl Upload {
     async fn finish(&self, taken: Taken) -> ApiResult<()> {
         let (id, purpose, data) = (self.image.id, self.purpose, taken.data());
         let site = self.api.catalogue.site().to_owned();
-        let named = data.clone();
+        let (named, api) = (data.clone(), self.api.clone());
         let result = intake::name(&self.api, id, &data, move |image| {
             if image.status != purpose.status() {
                 return Err(gone(id));
             }
+            // Others may have used the room meanwhile.
+            Quota::check(&api, image, named.size)?;
             let mut changes = Changes::new();
             changes.set_text(field::SAVING_AT, None);
             match purpose {
@@ -410,6 +412,14 @@ fn gone(id: Uuid) -> ApiError {
         StatusCode::GONE,
         format!("Image {id} was deleted while its data was uploaded."),
     )
+}
+
+/// Reads the body of a refused request on, unless its client waits to be asked for it (`Expect: 100-continue`), and
+/// so sends none now.
+pub(super) fn drain_unless_expecting(headers: &HeaderMap, body: Incoming) {
+    if !headers.contains_key(EXPECT) && !body.is_end_stream() {
+        tokio::spawn(drain(body));
+    }
 }
 
 /// Reads on for a while, so that the client gets to see the answer: many look for it only when they

@@ -14,6 +14,7 @@ use reqwest::Url;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::quota::Quota;
 use super::request::Call;
 use super::{Api, ApiError, ApiResult, Body, blocking, empty, json as json_answer, stores};
 use crate::auth::policy::{self, Action};
@@ -258,6 +259,7 @@ pub(super) async fn copy(api: Arc<Api>, id: Uuid, store: String, asker: Asker) -
 /// Who asked for a task.
 #[derive(Debug, Clone)]
 pub(super) struct Asker {
+    user: Option<String>,
     project: Option<String>,
     request: String,
 }
@@ -265,6 +267,7 @@ pub(super) struct Asker {
 impl Asker {
     pub(super) fn of(call: &Call) -> Self {
         Self {
+            user: call.identity.user.clone(),
             project: call.identity.project.clone(),
             request: call.request_id.clone(),
         }
@@ -277,7 +280,7 @@ impl Asker {
             kind,
             status: TaskStatus::Processing,
             owner: self.project,
-            user: None,
+            user: self.user,
             request: self.request,
             input: json!({"image_id": image, "backend": targets, "import_req": shown}),
             message: String::new(),
@@ -306,6 +309,10 @@ async fn start(
                     "New operation on image {id} is not permitted as prior operation {holder} is still in \
                      progress"
                 )));
+            }
+            if let (ImportMethod::WebDownload, Some(quota)) = (kind, Quota::of_image(&api, image)) {
+                quota.check_new_upload(image)?;
+                quota.check_size(image, 0)?;
             }
             let mut changes = image.with_task(&task);
             if kind != ImportMethod::CopyImage {

@@ -12,7 +12,8 @@ use vitrail_proto::record::{Data, Value};
 use super::Method;
 use super::web::Download;
 use crate::catalogue::{Changes, Image, Status, Task, TaskStatus, field, now_ms};
-use crate::glance::intake::{self, Inspection};
+use crate::glance::intake::{self, Inspection, LOOK_INTERVAL};
+use crate::glance::quota::Quota;
 use crate::glance::{Api, ApiError, ApiResult, blocking, stores};
 
 /// An import under way.
@@ -100,20 +101,28 @@ impl Work {
             .catalogue
             .get(self.image)
             .ok_or("it was deleted".to_owned())?;
+        let owned = image.clone();
         let slot = api.intakes.acquire().await;
         let _slot = slot.map_err(|error| error.to_string())?;
         let idle = Duration::from_secs(api.config.api.idle_timeout_s);
         let mut source = Download::open(url, &api.config.import, idle).await?;
         let size_max = api.config.images.size_cap.0;
-        let check = |bytes: u64| {
+        let mut looked_at = 0;
+        let mut check = |bytes: u64| {
             if bytes > size_max {
                 return Err(ApiError::too_large(format!(
                     "the data exceeds the maximum size of {size_max} bytes"
                 )));
             }
+            if bytes - looked_at > LOOK_INTERVAL {
+                looked_at = bytes;
+                Quota::check(&api, &owned, bytes)?;
+            }
             Ok(())
         };
-        check(source.len().unwrap_or(0))?;
+        let announced = source.len().unwrap_or(0);
+        check(announced)?;
+        Quota::check(&api, &owned, announced)?;
         let taken = intake::take(&api, &mut source, Inspection::Now(image), check).await?;
         let data = taken.data();
         if sha512.is_some_and(|wanted| wanted != data.sha512) {
@@ -129,8 +138,10 @@ impl Work {
     async fn activate(&mut self, data: Data) -> Result<(), Failure> {
         self.open.remove(self.api.catalogue.site());
         let (open, task, named) = (stores::join(&self.open), self.task.id, data.clone());
+        let api = self.api.clone();
         intake::name(&self.api, self.image, &data, move |image| {
             held_by(image, task)?;
+            Quota::check(&api, image, named.size)?;
             let mut changes = Changes::new();
             changes
                 .set_data(named)

@@ -23,18 +23,24 @@ pub(super) fn schema(call: &Call, name: &str) -> ApiResult<Response<Body>> {
 
 /// What is under `/v2/metadefs/`.
 pub(super) fn answer(call: &Call, segments: &[&str]) -> ApiResult<Response<Body>> {
+    let may = |action| match policy::may_operate(&call.identity, action) {
+        true => Ok(()),
+        false => Err(ApiError::denied(action)),
+    };
     match (segments, &call.method) {
-        (["namespaces"], &Method::GET) => Ok(namespaces(call)),
+        (["namespaces"], &Method::GET) => {
+            may(Action::GetMetadefNamespaces)?;
+            Ok(namespaces(call))
+        }
         (["namespaces"], &Method::POST) => {
-            if !policy::may_operate(&call.identity, Action::AddMetadefNamespace) {
-                return Err(ApiError::denied(Action::AddMetadefNamespace));
-            }
+            may(Action::AddMetadefNamespace)?;
             Err(ApiError::forbidden(
                 "This site keeps no metadata definitions of its own.",
             ))
         }
         (["namespaces"], method) => Err(ApiError::method("GET, POST", method)),
         (["resource_types"], &Method::GET) => {
+            may(Action::ListMetadefResourceTypes)?;
             Ok(json_answer(StatusCode::OK, &json!({"resource_types": []})))
         }
         (["resource_types"], method) => Err(ApiError::method("GET", method)),
