@@ -13,6 +13,11 @@ use super::task::{TASKS_MAX, Task, TaskStatus};
 const PROPERTY: &str = "p:";
 /// Prefix of the fields that are tags.
 const TAG: &str = "t:";
+/// Prefix of the fields that are members: projects that the owner shares the image with. Only the owner writes them.
+const MEMBER: &str = "m:";
+/// Prefix of the fields that are members' decisions, which members write. Apart from the membership, so that a decision
+/// made at one site never brings back a membership that was ended at another.
+const DECISION: &str = "d:";
 /// Prefix of the fields that are tasks; the rest of the name is the task's id.
 const TASK: &str = "task:";
 
@@ -99,6 +104,44 @@ impl Visibility {
     }
 }
 
+/// What a project decided about an image that is shared with it. The names are the API's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum MemberStatus {
+    Pending,
+    Accepted,
+    Rejected,
+}
+
+impl MemberStatus {
+    const ALL: [Self; 3] = [Self::Pending, Self::Accepted, Self::Rejected];
+
+    /// The API's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Accepted => "accepted",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    /// By the API's name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+/// A project that an image is shared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// What it decided.
+    pub status: MemberStatus,
+    /// When the image was shared, in milliseconds since 1970.
+    pub created_at: u64,
+    /// When it decided, in milliseconds since 1970.
+    pub updated_at: u64,
+}
+
 /// An image. A view of a [`Record`], never changed by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)] // the fields are the API's own
@@ -122,6 +165,8 @@ pub struct Image {
     pub data: Option<Data>,
     pub tags: BTreeSet<String>,
     pub properties: BTreeMap<String, String>,
+    /// Projects that it is shared with. They count while its visibility is `shared`.
+    pub members: BTreeMap<String, Member>,
     /// Site that is receiving its bytes.
     pub saving_at: Option<String>,
     /// Of the last import or copy; none if there was none.
@@ -227,10 +272,13 @@ impl Image {
         let created_at = record.created.unix_ms();
         let mut tags = BTreeSet::new();
         let mut properties = BTreeMap::new();
+        let mut members = BTreeMap::new();
         let mut tasks = Vec::new();
         for (key, value) in record.values() {
             if let Some(tag) = key.strip_prefix(TAG) {
                 tags.insert(tag.to_owned());
+            } else if let Some(project) = key.strip_prefix(MEMBER) {
+                members.insert(project.to_owned(), member(record, key, project));
             } else if let (true, Value::Text(json)) = (key.starts_with(TASK), value) {
                 tasks.extend(serde_json::from_str(json).ok());
             } else if let (Some(property), Value::Text(text)) = (key.strip_prefix(PROPERTY), value)
@@ -262,12 +310,30 @@ impl Image {
             data,
             tags,
             properties,
+            members,
             saving_at: text(field::SAVING_AT),
             importing_to: text(field::IMPORTING_TO),
             failed_import: text(field::FAILED_IMPORT),
             import,
             tasks,
         })
+    }
+}
+
+/// The member whose field is `key`.
+fn member(record: &Record, key: &str, project: &str) -> Member {
+    let decision = format!("{DECISION}{project}");
+    let at = |key: &str| record.written_at(key).map_or(0, |stamp| stamp.unix_ms());
+    let (created_at, decided_at) = (at(key), at(&decision));
+    let status = match record.get(&decision) {
+        // What was decided about an earlier membership says nothing about this one.
+        Some(Value::Text(text)) if decided_at >= created_at => MemberStatus::parse(text),
+        _ => None,
+    };
+    Member {
+        status: status.unwrap_or(MemberStatus::Pending),
+        created_at,
+        updated_at: status.map_or(created_at, |_| decided_at),
     }
 }
 
@@ -314,6 +380,28 @@ impl Changes {
         self.writes
             .insert(format!("{PROPERTY}{name}"), value.map(Value::Text));
         self
+    }
+
+    /// Shares the image with a project, or ends that.
+    pub fn set_member(&mut self, project: &str, present: bool) -> &mut Self {
+        let member = present.then_some(Value::Bool(true));
+        self.writes.insert(format!("{MEMBER}{project}"), member);
+        self.writes.insert(format!("{DECISION}{project}"), None);
+        self
+    }
+
+    /// Writes what a member decided.
+    pub fn set_decision(&mut self, project: &str, status: MemberStatus) -> &mut Self {
+        let status = Value::Text(status.as_str().into());
+        self.writes
+            .insert(format!("{DECISION}{project}"), Some(status));
+        self
+    }
+
+    /// Whether the image itself is another one afterwards; whom it is shared with is no part of it.
+    pub(super) fn touch_image(&self) -> bool {
+        let sharing = |key: &String| key.starts_with(MEMBER) || key.starts_with(DECISION);
+        !self.writes.keys().all(sharing)
     }
 
     /// Adds a tag, or removes it.

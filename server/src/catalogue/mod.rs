@@ -22,7 +22,7 @@ use vitrail_proto::id::ManifestId;
 use vitrail_proto::record::{FIELDS_MAX, Merge, Record, Value};
 
 pub use copies::{Copies, Intent, SPACE as COPIES_SPACE};
-pub use image::{Changes, Image, Import, Status, Visibility, field};
+pub use image::{Changes, Image, Import, Member, MemberStatus, Status, Visibility, field};
 pub use task::{Task, TaskKind, TaskStatus};
 
 /// The catalogue's space in the database.
@@ -194,15 +194,18 @@ impl Catalogue {
         &self.copies
     }
 
-    /// Makes an image, queued.
-    pub fn create(&self, id: Uuid, changes: Changes) -> Result<Arc<Image>, CatalogueError> {
+    /// Makes an image, queued, if `allow` lets it; nobody else makes or changes any meanwhile.
+    pub fn create<E: From<CatalogueError>>(
+        &self,
+        id: Uuid,
+        changes: Changes,
+        allow: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Arc<Image>, E> {
         let mut clock = self.writer.lock();
-        {
-            let views = self.views.read();
-            if views.images.contains_key(&id) || views.deleted.contains(&id) {
-                return Err(CatalogueError::Exists(id));
-            }
+        if self.knows(id) {
+            return Err(CatalogueError::Exists(id).into());
         }
+        allow()?;
         let stamp = clock.tick(now_ms());
         let mut record = Record::new(id, stamp);
         for (key, value) in changes.writes {
@@ -216,7 +219,7 @@ impl Catalogue {
 
     /// Changes an image. `decide` sees it as it is and returns the writes, or an error that leaves it
     /// alone; nobody else changes it meanwhile. The time of the update is written too, unless there is
-    /// nothing to write.
+    /// nothing to write, or nothing but whom the image is shared with.
     pub fn modify<E: From<CatalogueError>>(
         &self,
         id: Uuid,
@@ -231,10 +234,12 @@ impl Catalogue {
         let mut record = self.record(id)?.ok_or(CatalogueError::NotFound(id))?;
         let now = now_ms();
         let stamp = clock.tick(now);
+        if changes.touch_image() {
+            record.set(field::UPDATED_AT, Some(Value::Int(now)), stamp);
+        }
         for (key, value) in changes.writes {
             record.set(&key, value, stamp);
         }
-        record.set(field::UPDATED_AT, Some(Value::Int(now)), stamp);
         record.prune(now.saturating_sub(REMOVAL_MEMORY_MS));
         if record.field_count() > FIELDS_MAX {
             return Err(CatalogueError::TooManyFields.into());

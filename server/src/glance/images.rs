@@ -5,6 +5,7 @@ use hyper::{Response, StatusCode};
 use uuid::Uuid;
 
 use super::error::shown;
+use super::quota::Quota;
 use super::request::{Call, parse_id};
 use super::route::expect_no_body;
 use super::validate::{self, Kind};
@@ -18,16 +19,17 @@ static IMPORT_METHODS: HeaderName = HeaderName::from_static("openstack-image-imp
 static STORE_IDS: HeaderName = HeaderName::from_static("openstack-image-store-ids");
 
 pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
-    if !policy::may_create(&call.identity) {
-        return Err(ApiError::denied(Action::AddImage));
-    }
     let (api, who) = (call.api.clone(), call.identity.clone());
-    let base = versions::base(&call.headers, api.config.api.public_endpoint.as_deref());
+    let base = versions::base(&call.headers, &api.config.api);
     let body = call.json().await?;
     let document = body
         .as_object()
         .ok_or_else(|| ApiError::bad_request("The request body must be a JSON object."))?;
 
+    let owner = match document.get("owner") {
+        Some(owner) => owner.as_str(),
+        None => who.project.as_deref(),
+    };
     let mut changes = Changes::new();
     changes.set_text(field::OWNER, who.project.clone());
     changes.set_text(field::VISIBILITY, Some("shared".into()));
@@ -61,18 +63,14 @@ pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
                     changes.set_tag(&tag, true);
                 }
             }
-            Kind::Base
-                if name == "owner"
-                    && !who.is_admin()
-                    && value.as_str() != who.project.as_deref() =>
-            {
-                return Err(ApiError::forbidden(format!(
-                    "Access was denied to this resource. You are not permitted to create images \
-                     owned by {}",
-                    shown(value)
-                )));
+            Kind::Base => {
+                if let Some(action) = validate::publishing(name, value)
+                    && !policy::may_for(&who, action, owner)
+                {
+                    return Err(ApiError::denied(action));
+                }
+                validate::base(&mut changes, name, value)?;
             }
-            Kind::Base => validate::base(&mut changes, &who, name, value)?,
             Kind::Property => {
                 properties += 1;
                 if properties > validate::PROPERTIES_MAX {
@@ -82,9 +80,27 @@ pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
             }
         }
     }
+    if !policy::may_for(&who, Action::AddImage, owner) {
+        return Err(match document.get("owner") {
+            Some(owner) if owner.as_str() != who.project.as_deref() => {
+                ApiError::forbidden(format!(
+                    "You are not permitted to create images owned by {}",
+                    shown(owner)
+                ))
+            }
+            _ => ApiError::denied(Action::AddImage),
+        });
+    }
     changes.set_status(Status::Queued);
-    let catalogue = api.catalogue.clone();
-    let image = blocking(move || catalogue.create(id, changes)).await??;
+    let owner = owner.map(ToOwned::to_owned);
+    let making = api.clone();
+    let image = blocking(move || {
+        let api = &making;
+        let quota = Quota::of(&api.config.quotas, &api.catalogue, owner.as_deref());
+        let allow = || quota.map_or(Ok(()), |quota| quota.check_new_image());
+        api.catalogue.create(id, changes, allow)
+    })
+    .await??;
 
     let mut answer = json(StatusCode::CREATED, &document::image(&api, &image));
     let location = format!("{base}/v2/images/{}", image.id);

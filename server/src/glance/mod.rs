@@ -10,7 +10,9 @@ mod error;
 mod images;
 mod import;
 mod list;
+mod members;
 mod patch;
+mod quota;
 mod range;
 mod request;
 mod route;
@@ -79,9 +81,9 @@ impl Api {
     pub fn new(
         catalogue: Arc<Catalogue>,
         content: Content,
-        peers: Option<Arc<Peers>>,
         metrics: Arc<Metrics>,
         collector: Arc<Collector>,
+        authenticator: Authenticator,
         config: Arc<Config>,
         stop: CancellationToken,
     ) -> Self {
@@ -89,9 +91,9 @@ impl Api {
         Self {
             catalogue,
             store: content.store().clone(),
+            peers: content.peers().cloned(),
             content,
-            peers,
-            authenticator: Authenticator::new(&config.auth),
+            authenticator,
             metrics,
             collector,
             config,

@@ -8,6 +8,7 @@ use super::request::Call;
 use super::validate::{self, Kind};
 use super::{ApiError, ApiResult};
 use crate::auth::Identity;
+use crate::auth::policy;
 use crate::catalogue::{Changes, Image, Status};
 
 static ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
@@ -220,7 +221,17 @@ pub(super) fn apply(operations: &[Operation], image: &Image, who: &Identity) -> 
                         "Attribute {name} can be only replaced for a queued image."
                     )));
                 }
-                validate::base(&mut changes, who, name, value)?;
+                if name == "owner" && !who.is_admin() && value.as_str() != who.project.as_deref() {
+                    return Err(ApiError::forbidden(
+                        "Access was denied to this resource. Owner can't be updated by non admin.",
+                    ));
+                }
+                if let Some(action) = validate::publishing(name, value)
+                    && !policy::may(who, action, image)
+                {
+                    return Err(ApiError::denied(action));
+                }
+                validate::base(&mut changes, name, value)?;
             }
             Kind::Property => {
                 let there = properties.contains_key(name);

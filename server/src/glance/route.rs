@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use super::request::{Call, accept, decode, parse_id, parse_query};
 use super::{
-    Api, ApiError, ApiResult, Body, data, full, images, import, list, schema, stores, tags, tasks,
-    upload, versions,
+    Api, ApiError, ApiResult, Body, data, full, images, import, list, members, quota, schema,
+    stores, tags, tasks, upload, versions,
 };
+use crate::auth::AuthError;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
 
@@ -34,8 +35,16 @@ pub(super) async fn answer(
     {
         segments.remove(0);
     }
+    let identity = match api.authenticator.identify(&parts.headers).await {
+        Ok(identity) => identity,
+        Err(error) => {
+            let error = turn_away(&api, &error);
+            upload::drain_unless_expecting(&parts.headers, body);
+            return ("unauthenticated", error.into_response(&accept));
+        }
+    };
     let call = Call {
-        identity: api.authenticator.identify(&parts.headers),
+        identity,
         api,
         request_id: format!("req-{id}"),
         method: parts.method,
@@ -56,6 +65,15 @@ pub(super) async fn answer(
         answer.headers_mut().insert(REQUEST_ID.clone(), value);
     }
     (route, answer)
+}
+
+fn turn_away(api: &Api, error: &AuthError) -> ApiError {
+    match error {
+        AuthError::Unauthenticated => ApiError::unauthenticated(api.authenticator.challenge()),
+        AuthError::Unavailable => ApiError::unavailable(
+            "Tokens cannot be checked now, since no Keystone answers. Try again later.",
+        ),
+    }
 }
 
 /// What is answered before anybody asks who is calling.
@@ -79,8 +97,7 @@ fn discovery(api: &Api, path: &str, parts: &hyper::http::request::Parts) -> Opti
     } else {
         StatusCode::MULTIPLE_CHOICES
     };
-    let public = api.config.api.public_endpoint.as_deref();
-    Some(versions::document(status, &parts.headers, public))
+    Some(versions::document(status, &parts.headers, &api.config.api))
 }
 
 /// An image that is unknown here may be known to a site near us whose news has not come yet.
@@ -118,6 +135,17 @@ async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Res
             Method::PUT => ("images.upload", upload::upload(call, id).await),
             _ => ("images.file", not_allowed("GET, HEAD, PUT")),
         },
+        ["images", id, "members"] => match method {
+            Method::GET => ("members.list", members::list(&call, id)),
+            Method::POST => ("members.add", members::add(call, id).await),
+            _ => ("members", not_allowed("GET, POST")),
+        },
+        ["images", id, "members", project] => match method {
+            Method::GET => ("members.show", members::show(&call, id, project)),
+            Method::PUT => ("members.decide", members::decide(call, id, project).await),
+            Method::DELETE => ("members.remove", members::remove(call, id, project).await),
+            _ => ("members.one", not_allowed("GET, PUT, DELETE")),
+        },
         ["images", id, "tags", tag] => match method {
             Method::PUT => ("images.tag", tags::put(call, id, tag).await),
             Method::DELETE => ("images.untag", tags::delete(call, id, tag).await),
@@ -131,6 +159,10 @@ async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Res
         ] => match method {
             Method::POST => ("images.action", images::act(call, id, action).await),
             _ => ("images.action", not_allowed("POST")),
+        },
+        ["info", "usage"] => match method {
+            Method::GET => ("info.usage", quota::usage(&call)),
+            _ => ("info.usage", not_allowed("GET")),
         },
         ["images", id, "import"] => match method {
             Method::POST => ("images.import", import::import(call, id).await),

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderName};
-use hyper::{Response, StatusCode};
+use hyper::header::{CONTENT_TYPE, EXPECT, HeaderName};
+use hyper::{HeaderMap, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::Instrument;
 use uuid::Uuid;
@@ -21,6 +21,7 @@ use vitrail_proto::manifest::FormatFacts;
 use vitrail_proto::record::Data;
 
 use super::import::Asker;
+use super::quota::Quota;
 use super::request::Call;
 use super::{Api, ApiError, ApiResult, Body, blocking, empty, import, stores};
 use crate::auth::policy::Action;
@@ -58,10 +59,7 @@ async fn receive(mut call: Call, id: String) -> ApiResult<()> {
         Ok(upload) => upload.run(call.body).await,
         Err(error) => {
             tracing::warn!(reason = error.message(), "upload refused");
-            // A client that waits to be asked for the body (Expect: 100-continue) sends none now.
-            if !call.headers.contains_key(hyper::header::EXPECT) {
-                tokio::spawn(drain(call.body));
-            }
+            drain_unless_expecting(&call.headers, call.body);
             Err(error)
         }
     }
@@ -91,7 +89,7 @@ async fn begin(call: &mut Call, id: &str) -> ApiResult<Upload> {
     let store = stores::for_upload(call)?;
     let image = call.image_for(id, Action::UploadImage)?;
     let slot = slot(&api).await?;
-    let catalogue = api.catalogue.clone();
+    let (catalogue, begun) = (api.catalogue.clone(), api.clone());
     let image =
         blocking(move || {
             catalogue.modify(image.id, |image| {
@@ -105,6 +103,10 @@ async fn begin(call: &mut Call, id: &str) -> ApiResult<Upload> {
                 return Err(ApiError::bad_request(
                     "Properties disk_format, container_format must be set prior to saving data.",
                 ));
+            }
+            if let Some(quota) = quota(&begun, image) {
+                quota.check_new_upload(image)?;
+                quota.check_size(image, expected_size.unwrap_or(0))?;
             }
             let mut changes = Changes::new();
             let site = catalogue.site().to_owned();
@@ -133,6 +135,11 @@ async fn slot(api: &Api) -> ApiResult<OwnedSemaphorePermit> {
             ApiError::unavailable("Other uploads use all of [store] memory. Try again later.")
         })?
         .map_err(|error| ApiError::internal(&error))
+}
+
+/// The quota that an image counts for.
+fn quota<'a>(api: &'a Api, image: &'a Image) -> Option<Quota<'a>> {
+    Quota::of(&api.config.quotas, &api.catalogue, image.owner.as_deref())
 }
 
 fn too_large(size_max: u64) -> ApiError {
@@ -222,7 +229,7 @@ impl Upload {
             }
             if until_check > 64 << 20 {
                 until_check = 0;
-                self.still_wanted()?;
+                self.still_wanted(received)?;
             }
             if pieces.send(Piece::Data(data)).await.is_err() {
                 // The ingest has ended early and says why.
@@ -241,16 +248,20 @@ impl Upload {
         Ok(())
     }
 
-    fn still_wanted(&self) -> ApiResult<()> {
+    /// Whether the image still waits for its bytes, and has room for those that came.
+    fn still_wanted(&self, received: u64) -> ApiResult<()> {
         match self.api.catalogue.get(self.image.id) {
-            Some(image) if image.status == Status::Saving => Ok(()),
+            Some(image) if image.status == Status::Saving => match quota(&self.api, &image) {
+                Some(quota) => quota.check_size(&image, received),
+                None => Ok(()),
+            },
             _ => Err(gone(self.image.id)),
         }
     }
 
     /// The image gets its bytes, if it still waits for them.
     async fn activate(&self, ingested: Stored) -> ApiResult<()> {
-        let (catalogue, id) = (self.api.catalogue.clone(), self.image.id);
+        let (api, id) = (self.api.clone(), self.image.id);
         let manifest_id = ingested.ingested.id;
         blocking(move || {
             let manifest = &ingested.ingested.manifest;
@@ -268,10 +279,16 @@ impl Upload {
                 manifest = %data.manifest,
                 "image is active"
             );
-            catalogue.copies().set(manifest_id, Some(Intent::Keep))?;
-            let result = catalogue.modify(id, |image| {
+            api.catalogue
+                .copies()
+                .set(manifest_id, Some(Intent::Keep))?;
+            let result = api.catalogue.modify(id, |image| {
                 if image.status != Status::Saving {
                     return Err(gone(id));
+                }
+                // Others may have used the room meanwhile.
+                if let Some(quota) = quota(&api, image) {
+                    quota.check_size(image, data.size)?;
                 }
                 let mut changes = Changes::new();
                 changes
@@ -387,6 +404,14 @@ fn ingest(
         ingested: ingest.finish(format)?,
         virtual_size,
     })
+}
+
+/// Reads the body of a refused request on, unless its client waits to be asked for it (`Expect: 100-continue`), and
+/// so sends none now.
+pub(super) fn drain_unless_expecting(headers: &HeaderMap, body: Incoming) {
+    if !headers.contains_key(EXPECT) && !body.is_end_stream() {
+        tokio::spawn(drain(body));
+    }
 }
 
 /// Reads on for a while, so that the client gets to see the answer: many look for it only when they

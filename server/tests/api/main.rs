@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod http;
+mod keystone;
 mod site;
 
+mod auth;
 mod bounds;
 mod content;
 mod crash;
@@ -13,12 +15,15 @@ mod damage;
 mod data_dir;
 mod discovery;
 mod full_disk;
+mod https;
 mod life;
 mod list;
 mod logs;
 mod patch;
+mod quota;
 mod range;
 mod serving;
+mod sharing;
 mod stop;
 mod stores;
 mod upload;

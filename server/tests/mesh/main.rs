@@ -6,6 +6,8 @@
 
 #[path = "../api/http.rs"]
 mod http;
+#[path = "../api/keystone.rs"]
+mod keystone;
 #[path = "../api/site.rs"]
 mod site;
 
@@ -13,6 +15,7 @@ mod healing;
 mod identity;
 mod limits;
 mod mesh;
+mod permission;
 mod pulling;
 mod sharing;
 mod stores;

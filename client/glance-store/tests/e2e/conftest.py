@@ -25,6 +25,11 @@ vitrail_store_retries = 1
 store_description = A site far away
 vitrail_store_endpoints = {south}/v2
 vitrail_store_timeout = 20
+
+[everywhere]
+store_description = Both sites, written here and fetched there
+vitrail_store_endpoints = {north}
+vitrail_store_sites = south
 """
 
 
@@ -58,7 +63,7 @@ def glance(keystone, sites, tmp_path_factory):
     server = Glance(
         keystone,
         tmp_path_factory.mktemp("glance"),
-        stores={"north": "vitrail", "south": "vitrail", "files": "file"},
+        stores={"north": "vitrail", "south": "vitrail", "everywhere": "vitrail", "files": "file"},
         sections=STORES.format(north=north.url, south=south.url),
         options="enabled_import_methods = [copy-image, glance-direct]\nshow_multiple_locations = true",
     )

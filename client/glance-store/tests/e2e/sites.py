@@ -1,4 +1,4 @@
-"""Real sites of one mesh."""
+"""Real sites, alone or in one mesh."""
 
 import os
 import subprocess
@@ -21,46 +21,54 @@ listen = "127.0.0.1:{api_port}"
 [admin]
 listen = "127.0.0.1:{admin_port}"
 
+[store]
+memory = "128MiB"
+"""
+
+PEER = """
 [peer]
 listen = "127.0.0.1:{peer_port}"
 seeds = ["127.0.0.1:{seed_port}"]
 ca = "{authority}/ca.crt"
 cert = "{authority}/{name}.crt"
 key = "{authority}/{name}.key"
+"""
 
-[store]
-memory = "128MiB"
+# Revocation is noticed at once.
+AUTH = """
+[auth]
+mode = "keystone"
+auth_url = "{auth_url}"
+username = "{user}"
+password = "{password}"
+project_name = "{project}"
+cache_s = 0
 """
 
 
 class Site:
     """A daemon with the Image API at `url`. It may be stopped and started again."""
 
-    def __init__(self, directory, name, authority, seed=None):
-        """Start it; its certificate is made if there is none.
+    def __init__(self, directory, name="local", auth="", authority=None, seed=None):
+        """Start it; its certificate is made if it belongs to a mesh.
 
+        :param auth: what its configuration says of authentication, see `keystone_auth`
         :param authority: directory of the mesh's authority
         :param seed: a site that is there, None for the first
         """
         self.name = name
         self.directory = Path(directory)
-        self.directory.mkdir(parents=True)
-        vitrail("ca", "issue", name, "--dir", authority)
+        self.directory.mkdir(parents=True, exist_ok=True)
         self.peer_port = processes.free_port()
         api_port, admin_port = processes.free_port(), processes.free_port()
         self.url = f"http://127.0.0.1:{api_port}"
         self.admin_url = f"http://127.0.0.1:{admin_port}"
-        (self.directory / "site.toml").write_text(
-            CONFIG.format(
-                name=name,
-                directory=directory,
-                authority=authority,
-                api_port=api_port,
-                admin_port=admin_port,
-                peer_port=self.peer_port,
-                seed_port=seed.peer_port if seed else self.peer_port,
-            )
-        )
+        config = CONFIG.format(name=name, directory=directory, api_port=api_port, admin_port=admin_port) + auth
+        if authority:
+            vitrail("ca", "issue", name, "--dir", authority)
+            seed_port = seed.peer_port if seed else self.peer_port
+            config += PEER.format(authority=authority, name=name, peer_port=self.peer_port, seed_port=seed_port)
+        (self.directory / "site.toml").write_text(config)
         self.start()
 
     def start(self):
@@ -93,18 +101,28 @@ class Site:
         answer = requests.get(f"{self.admin_url}/v1/sites", timeout=30)
         return sum(site["up"] for site in answer.json())
 
+    def receipts(self, object_id):
+        """Return what pulls of an image cost."""
+        answer = requests.get(f"{self.admin_url}/v1/receipts", params={"image": object_id}, timeout=30)
+        return answer.json()
+
     def store(self):
         """Return the store's statistics."""
         return requests.get(f"{self.admin_url}/v1/store", timeout=30).json()
 
 
-def mesh(directory, *names):
+def keystone_auth(auth_url, user, password, project):
+    """What a configuration says of a Keystone, and of the user who may ask it about others."""
+    return AUTH.format(auth_url=auth_url, user=user, password=password, project=project)
+
+
+def mesh(directory, *names, auth=""):
     """Start sites that know each other; the first is the others' seed."""
     authority = Path(directory) / "authority"
     vitrail("ca", "init", "--dir", authority)
     sites = []
     for name in names:
-        sites.append(Site(Path(directory) / name, name, authority, sites[0] if sites else None))
+        sites.append(Site(Path(directory) / name, name, auth, authority, sites[0] if sites else None))
     for site in sites:
         wait(f"{site.name} sees all sites", lambda site=site: site.sites_up() == len(names))
     return sites

@@ -102,6 +102,19 @@ def test_a_copy_between_two_sites_is_stored_once(glance, north, image, data):
     assert glance.download(image).content == data
 
 
+def test_a_copy_to_other_sites_goes_between_the_sites(glance, north, south, image, data):
+    before = north.store()
+    glance.copy(image, "everywhere")
+    wait("the copy is there", lambda: glance.show(image)["stores"] == "north,everywhere")
+    # South has it before the copy counts as made, and North has stored nothing twice.
+    object_id = glance.object(image, "everywhere")
+    [receipt] = south.receipts(object_id)
+    assert receipt["peers"]["north"]["raw"] > 5_000_000
+    assert north.store()["pack_bytes"] == before["pack_bytes"]
+    assert glance("DELETE", f"/stores/north/{image}").status_code == 204
+    assert glance.download(image).content == data
+
+
 @pytest.mark.parametrize("difference", [-1, 1])
 def test_another_size_than_announced_is_refused(glance, north, data, difference):
     image = glance.create()
