@@ -107,6 +107,7 @@ fn measure(
     let void = after.overflow.packets + after.refused.packets;
     ensure!(void == 0, "the emulator could not keep up: {void} packets");
 
+    let commands = field.commands();
     progress.step("compare every byte");
     let pulls = plan
         .pulls
@@ -114,8 +115,13 @@ fn measure(
         .zip(outcomes)
         .map(|(pull, outcome)| verify(&*system, setting, task.kind, pull, outcome))
         .collect::<Result<Vec<_>>>()?;
-    let came = pulls.iter().any(|pull| pull.error.is_empty());
-    let payload_bytes = if came { system.payload()? } else { None };
+    // Who failed has nothing to say, and no bound to be held to.
+    let failed = pulls.iter().any(|pull| !pull.error.is_empty());
+    let (payload_bytes, facts) = if failed {
+        (None, Value::Null)
+    } else {
+        (system.payload()?, system.facts()?)
+    };
     let received_bytes = received(&before, &after, &plan)?;
     let copies = plan.receivers.len() as f64;
     let at_once = plan.images.len() == 1 && plan.pulls.iter().all(|pull| pull.at.is_zero());
@@ -125,15 +131,15 @@ fn measure(
     Ok(Case {
         seconds,
         pulls,
-        bound: bound.filter(|_| at_once && came),
+        bound: bound.filter(|_| at_once && !failed),
         received_bytes,
         wan_bytes: links.iter().map(|link| link.bytes).sum(),
         payload_bytes,
         links,
         samples,
         late_p99_us: after.lateness.p99.as_secs_f64() * 1e6,
-        commands: field.commands(),
-        facts: system.facts()?,
+        commands,
+        facts,
         ..empty(task)
     })
 }

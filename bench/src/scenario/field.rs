@@ -152,7 +152,7 @@ impl Field {
 }
 
 /// The end of a log, for a message.
-fn tail(log: &Path) -> String {
+pub(super) fn tail(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text[text.len().saturating_sub(600)..]).into_owned();
     text.trim().to_owned()

@@ -157,7 +157,7 @@ impl Results {
         Ok(results)
     }
 
-    fn new(run: Run) -> Self {
+    pub(super) fn new(run: Run) -> Self {
         Self {
             run,
             versions: Vec::new(),
@@ -287,11 +287,12 @@ impl Log {
     }
 }
 
+/// Records to test with.
 #[cfg(test)]
-mod tests {
+pub(super) mod samples {
     use super::*;
 
-    fn run(text: &str) -> Run {
+    pub(in crate::scenario) fn run(text: &str) -> Run {
         Run {
             name: "test".into(),
             command: "bench run".into(),
@@ -303,7 +304,7 @@ mod tests {
         }
     }
 
-    fn case(system: &str, failure: &str) -> Case {
+    pub(in crate::scenario) fn case(system: &str, failure: &str) -> Case {
         Case {
             workload: "cold".into(),
             system: system.into(),
@@ -322,6 +323,12 @@ mod tests {
             facts: Value::Null,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{case, run};
+    use super::*;
 
     #[test]
     fn a_killed_run_goes_on_where_it_was() {

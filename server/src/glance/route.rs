@@ -8,9 +8,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use uuid::Uuid;
 
 use super::request::{Call, accept, decode, parse_id, parse_query};
+use super::upload::Purpose;
 use super::{
-    Api, ApiError, ApiResult, Body, data, full, images, import, list, members, quota, schema,
-    stores, tags, tasks, upload, versions,
+    Api, ApiError, ApiResult, Body, cache, data, full, images, import, list, locations, members,
+    metadefs, quota, schema, stores, tags, tasks, upload, versions,
 };
 use crate::auth::AuthError;
 
@@ -132,7 +133,10 @@ async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Res
         },
         ["images", id, "file"] => match method {
             Method::GET | Method::HEAD => ("images.download", data::download(call, id).await),
-            Method::PUT => ("images.upload", upload::upload(call, id).await),
+            Method::PUT => (
+                "images.upload",
+                upload::upload(call, id, Purpose::Activate).await,
+            ),
             _ => ("images.file", not_allowed("GET, HEAD, PUT")),
         },
         ["images", id, "members"] => match method {
@@ -160,6 +164,13 @@ async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Res
             Method::POST => ("images.action", images::act(call, id, action).await),
             _ => ("images.action", not_allowed("POST")),
         },
+        ["images", id, "stage"] => match method {
+            Method::PUT => (
+                "images.stage",
+                upload::upload(call, id, Purpose::Stage).await,
+            ),
+            _ => ("images.stage", not_allowed("PUT")),
+        },
         ["info", "usage"] => match method {
             Method::GET => ("info.usage", quota::usage(&call)),
             _ => ("info.usage", not_allowed("GET")),
@@ -181,6 +192,30 @@ async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Res
             Method::GET => ("tasks.show", tasks::show(&call, id)),
             _ => ("tasks.show", not_allowed("GET")),
         },
+        ["images", id, "locations"] => match method {
+            Method::GET => ("images.locations", locations::list(&call, id)),
+            Method::POST => ("images.locate", locations::add(call, id).await),
+            // As Glance says, though it answers GET too.
+            _ => ("images.locations", not_allowed("POST")),
+        },
+        ["cache"] => match method {
+            Method::GET => ("cache.list", cache::list(&call).await),
+            Method::DELETE => ("cache.clear", cache::clear(call).await),
+            _ => ("cache", not_allowed("GET, DELETE")),
+        },
+        ["cache", "clean"] if method == Method::POST => ("cache.clean", cache::clean(call).await),
+        ["cache", "prune"] if method == Method::POST => ("cache.prune", cache::prune(&call)),
+        ["cache", "nodes", id] => match method {
+            Method::GET => ("cache.nodes", cache::nodes(&call, id)),
+            _ => ("cache.nodes", not_allowed("GET")),
+        },
+        ["cache", id] => match method {
+            Method::PUT => ("cache.queue", cache::queue(call, id).await),
+            Method::DELETE => ("cache.delete", cache::delete(call, id).await),
+            _ => ("cache.one", not_allowed("PUT, DELETE")),
+        },
+        ["metadefs", ref rest @ ..] => ("metadefs", metadefs::answer(&call, rest)),
+        ["schemas", "metadefs", name] => ("schemas", metadefs::schema(&call, name)),
         ["info", "import"] => match method {
             Method::GET => ("info.import", import::info(&call)),
             _ => ("info.import", not_allowed("GET")),

@@ -243,7 +243,7 @@ impl Peers {
             let _first = cell.set(interest.pull().clone());
             interest.finished().await?;
         }
-        self.holding_changed(data.manifest).await;
+        self.copy_arrived(data.manifest).await;
         Ok(())
     }
 }

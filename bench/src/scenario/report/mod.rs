@@ -128,3 +128,85 @@ fn markdown(results: &Results, groups: &[Group<'_>]) -> String {
     );
     page
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::log::samples::{case, run};
+    use crate::scenario::log::{Case, PullResult, Sample};
+
+    const SCENARIO: &str = r#"
+name = "test"
+topology = { name = "two", sites = [{ name = "a", up = "8Mbit/s" }, { name = "b" }, { name = "c" }] }
+images = { image = { from = "bookworm-base" } }
+workloads = [{ name = "cold", work = { kind = "pull", image = "image", holders = ["a"], at = ["b"] } }]
+"#;
+
+    fn good(system: &str, seconds: f64, received_bytes: u64) -> Case {
+        let pull = PullResult {
+            at: 0.0,
+            site: "b".into(),
+            image: "image".into(),
+            seconds,
+            error: String::new(),
+        };
+        let sample = |at| Sample {
+            at,
+            rx: vec![0, (at / seconds * received_bytes as f64) as u64, 0],
+        };
+        Case {
+            seconds,
+            pulls: vec![pull],
+            received_bytes,
+            samples: [0.0, seconds / 2.0, seconds].map(sample).into(),
+            ..case(system, "")
+        }
+    }
+
+    fn results() -> Results {
+        let mut results = Results::new(run(SCENARIO));
+        let cases = [
+            good("vitrail", 10.0, 4_000_000),
+            good("nginx", 40.0, 8_000_000),
+            case("rsync", "no <port>"),
+        ];
+        results.cases.extend(cases);
+        results.missing.push(("casync".into(), "no package".into()));
+        results
+    }
+
+    #[test]
+    fn ratios_are_ours_by_theirs_and_failures_are_named() {
+        let results = results();
+        let scenario = Scenario::of_run(&results.run).unwrap();
+        let groups = groups(&scenario, &results);
+        let table = table(&groups[0]);
+        let cells = |system: &str| {
+            let row = table.rows.iter().find(|row| row[2] == system).unwrap();
+            [row[0].as_str(), &row[1], &row[3], &row[8]]
+        };
+        assert_eq!(cells("vitrail"), ["–", "–", "10.0 s", ""]);
+        assert_eq!(cells("nginx"), ["0.25", "0.50", "40.0 s", ""]);
+        assert_eq!(cells("rsync"), ["–", "–", "–", "1 runs"]);
+    }
+
+    #[test]
+    fn the_page_stands_alone_and_keeps_nothing_back() {
+        let results = results();
+        let dir = tempfile::tempdir().unwrap();
+        publish(dir.path(), &results).unwrap();
+        let page = fs::read_to_string(dir.path().join("report.html")).unwrap();
+        for foreign in ["<script", "<link", "src=", "href=", "@import", "url("] {
+            assert!(!page.contains(foreign), "{foreign}");
+        }
+        let markdown = fs::read_to_string(dir.path().join("REPORT.md")).unwrap();
+        for text in [&page, &markdown] {
+            for word in ["vitrail", "nginx", "rsync", "casync", "no package", "0.25"] {
+                assert!(text.contains(word), "{word}");
+            }
+        }
+        assert!(page.contains("no &lt;port&gt;"));
+        // Bars of time and bytes, and a timeline and a matrix of links for each of the two.
+        assert_eq!(page.matches("<svg").count(), 6);
+    }
+}

@@ -14,7 +14,7 @@ use crate::machine;
 use crate::mesh::site::{Mesh, Setup, Site};
 use crate::process::Process;
 use crate::report::VITRAIL;
-use crate::scenario::field::Field;
+use crate::scenario::field::{Field, tail};
 use crate::scenario::schedule::{Plan, Pull};
 
 /// Where a site's own clients find the Image API.
@@ -157,7 +157,9 @@ impl Daemons<'_> {
             .arg(sites.join(","));
         self.field.note("vitrail", &command);
         let log = self.field.dir().join("preseed.log");
-        Process::spawn("vitrail preseed", &mut command, &log)?.finish(timeout)?;
+        Process::spawn("vitrail preseed", &mut command, &log)?
+            .finish(timeout)
+            .with_context(|| tail(&log))?;
         let seconds = |site: &String| {
             let receipt = self.mesh.site(site)?.receipt(self.id(image)?)?;
             let seconds = receipt["seconds"].as_f64().context("no seconds")?;
