@@ -59,8 +59,10 @@ impl StreamKind {
 pub enum FetchRequest {
     /// Send me a manifest.
     WantManifest(ManifestId),
-    /// What do you have of this manifest?
+    /// What follows is about this manifest.
     Open(ManifestId),
+    /// What do you have of the opened manifest? Tell also when you have more.
+    WantHave,
     /// Send me these chunks of the opened manifest.
     Get {
         /// Number by which the answer names the request.
@@ -162,6 +164,7 @@ impl FetchRequest {
                 out.push(4);
                 put_varint(&mut out, (*request).into());
             }
+            Self::WantHave => out.push(5),
         }
         out
     }
@@ -179,6 +182,7 @@ impl FetchRequest {
             4 => Self::Cancel {
                 request: request_number(&mut reader)?,
             },
+            5 => Self::WantHave,
             other => {
                 return Err(DecodeError::Unknown {
                     what: "fetch request kind",
@@ -356,6 +360,7 @@ mod tests {
         for message in [
             FetchRequest::WantManifest(id),
             FetchRequest::Open(id),
+            FetchRequest::WantHave,
             FetchRequest::Get {
                 request: 300,
                 chunks: runs.clone(),

@@ -23,12 +23,14 @@ const RATE_GAIN: f64 = 0.25;
 const STRIKES_MAX: u32 = 3;
 
 /// Where a peer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PeerInfo {
     /// 0 in the same zone, 1 elsewhere.
     pub distance: u8,
     /// Round trip, an estimate.
     pub rtt: Duration,
+    /// Uncompressed bytes per second that it was seen to deliver at before, if it was.
+    pub rate: Option<f64>,
 }
 
 /// What a peer holds of the manifest.
@@ -61,7 +63,8 @@ pub(super) struct PeerState {
 pub(super) struct Ask {
     pub(super) request: u32,
     pub(super) block: usize,
-    bytes: u64,
+    /// Bytes of it that have not come.
+    pub(super) bytes: u64,
     /// Somebody else is asked for its block now.
     pub(super) cancelled: bool,
 }
@@ -69,10 +72,10 @@ pub(super) struct Ask {
 impl PeerState {
     pub(super) fn new(info: PeerInfo, have: Have, now: Duration) -> Self {
         Self {
+            rate: info.rate,
             info,
             have,
             asked: VecDeque::new(),
-            rate: None,
             stalled: false,
             last_progress: now,
             sample_start: now,
@@ -170,6 +173,12 @@ impl PeerState {
     pub(super) fn strike(&mut self) -> bool {
         self.strikes += 1;
         self.strikes >= STRIKES_MAX
+    }
+
+    pub(super) fn excuse(&mut self, now: Duration) {
+        self.last_progress = now;
+        self.slow_since = now;
+        self.slow_bytes = 0;
     }
 
     fn stall_time(&self) -> Duration {

@@ -73,6 +73,7 @@ fn run(wanted: Vec<Wanted>, links: &[Link], positions: &[u32], seed: u64) -> Out
         let info = PeerInfo {
             distance: 0,
             rtt: link.rtt,
+            rate: None,
         };
         pull.add_peer(i as Peer, info, link.have.clone(), now);
     }

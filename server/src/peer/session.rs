@@ -18,9 +18,6 @@ use super::message::{self, MessageError};
 
 /// Streams to one holder: enough windows of 4 MiB for 100 Mbit/s at 1 s.
 const STREAMS: usize = 4;
-/// Requests in a row that go to one stream: streams share a link evenly, and what was asked for first should
-/// come first.
-const RUN: usize = 4;
 /// Requests that wait to be written to a stream.
 const REQUESTS_MAX: usize = 256;
 
@@ -89,6 +86,10 @@ impl Session {
             let _fits = requests.try_send(FetchRequest::Open(manifest));
             streams.push(requests);
         }
+        // On the stream whose turn is last: a holder may have to look at many chunks to answer.
+        if let Some(last) = streams.last() {
+            let _fits = last.try_send(FetchRequest::WantHave);
+        }
         Ok(Self {
             link,
             streams,
@@ -100,7 +101,7 @@ impl Session {
 
     /// Asks for chunks.
     pub(super) fn get(&mut self, request: u32, chunks: Runs) -> Result<(), MessageError> {
-        let stream = self.next / RUN % self.streams.len();
+        let stream = self.next % self.streams.len();
         self.next += 1;
         self.requests.insert(request, stream);
         self.send(stream, FetchRequest::Get { request, chunks })

@@ -122,6 +122,7 @@ impl Task {
         let committed = committed(stored).await;
         let result = driven.and(committed);
         let receipt = account.receipt(&handle, &pull, &result);
+        peers.pulls.learn(account.seen_rates(&pull));
         if result.is_ok() {
             peers.metrics.pull(receipt.seconds, receipt.bound_seconds);
             peers.holding_changed(handle.manifest_id).await;
@@ -159,6 +160,9 @@ impl Task {
                 }
                 () = tokio::time::sleep(sleep) => {
                     let now = self.now();
+                    if !self.can_store() {
+                        self.pull.excuse(now);
+                    }
                     self.pull.handle_timeout(now);
                 }
             }
@@ -221,9 +225,12 @@ impl Task {
         let Opened { holder, session } = opened;
         match session {
             Ok(session) => {
+                let rate = self.peers.pulls.rate(holder.number);
+                self.account.know_rate(holder.number, rate);
                 let info = PeerInfo {
                     distance: holder.distance,
                     rtt: session.link.rtt(),
+                    rate,
                 };
                 // Believed until its own word comes, which saves a round trip.
                 let have = if holder.complete {
