@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod chunk;
 pub mod clock;
 pub mod codec;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::codec::{DecodeError, Reader, put_bytes, put_varint};
+use crate::congestion::Class;
 use crate::frame::FRAME_LEN_MAX;
 use crate::id::ManifestId;
 use crate::runs::Runs;
@@ -75,6 +76,8 @@ pub enum FetchRequest {
         /// Its number.
         request: u32,
     },
+    /// What I ask for on this stream is for work of this class from now on.
+    Class(Class),
 }
 
 /// From a holder to a puller.
@@ -164,7 +167,8 @@ impl FetchRequest {
                 out.push(4);
                 put_varint(&mut out, (*request).into());
             }
-            Self::WantHave => out.push(5),
+            Self::Class(class) => out.extend([5, u8::from(*class == Class::Background)]),
+            Self::WantHave => out.push(6),
         }
         out
     }
@@ -182,7 +186,8 @@ impl FetchRequest {
             4 => Self::Cancel {
                 request: request_number(&mut reader)?,
             },
-            5 => Self::WantHave,
+            5 => Self::Class(class(reader.u8("class")?)?),
+            6 => Self::WantHave,
             other => {
                 return Err(DecodeError::Unknown {
                     what: "fetch request kind",
@@ -192,6 +197,17 @@ impl FetchRequest {
         };
         reader.finish("fetch request")?;
         Ok(message)
+    }
+}
+
+fn class(number: u8) -> Result<Class, DecodeError> {
+    match number {
+        0 => Ok(Class::Interactive),
+        1 => Ok(Class::Background),
+        other => Err(DecodeError::Unknown {
+            what: "class",
+            value: other.into(),
+        }),
     }
 }
 
@@ -366,6 +382,8 @@ mod tests {
                 chunks: runs.clone(),
             },
             FetchRequest::Cancel { request: u32::MAX },
+            FetchRequest::Class(Class::Interactive),
+            FetchRequest::Class(Class::Background),
         ] {
             assert_eq!(FetchRequest::decode(&message.encode()), Ok(message));
         }

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
+use crate::limits::Limits;
+
 /// A number of bytes, written as `"256MiB"`, `"40GiB"` or a plain number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
@@ -71,6 +73,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Other sites.
     pub peer: PeerConfig,
+    /// What may be sent to other sites and received from them.
+    pub limits: Limits,
     /// Who may do what.
     pub auth: AuthConfig,
     /// The chunk store.
@@ -293,6 +297,7 @@ impl Config {
                 self.api.idle_timeout_s
             );
         }
+        self.limits.check().context("[limits]")?;
         if self.api.connections_max == 0 {
             bail!("[api] connections_max must be at least 1");
         }

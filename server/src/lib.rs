@@ -13,5 +13,6 @@ pub mod content;
 pub mod daemon;
 pub mod glance;
 pub mod inspect;
+pub mod limits;
 pub mod metrics;
 pub mod peer;

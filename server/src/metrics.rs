@@ -1,5 +1,7 @@
 //! What Prometheus sees.
 
+mod link;
+
 use std::time::Duration;
 
 use prometheus::{
@@ -7,6 +9,8 @@ use prometheus::{
     TextEncoder,
 };
 use vitrail_chunkstore::Stats;
+
+pub(crate) use link::{LinkCounts, LinkGauges, LinkMetrics};
 
 /// All metrics of the daemon.
 pub struct Metrics {
@@ -23,6 +27,7 @@ pub struct Metrics {
     pub read_errors: IntCounter,
     peer_rx_bytes: IntCounterVec,
     peer_tx_bytes: IntCounterVec,
+    pub(crate) links: LinkMetrics,
     pull_seconds: Histogram,
     pull_efficiency: Histogram,
     images: IntGauge,
@@ -83,6 +88,7 @@ impl Metrics {
                 Ok(histogram)
             };
         Ok(Self {
+            links: LinkMetrics::register(&registry)?,
             peer_rx_bytes: by_peer(
                 "vitrail_peer_rx_bytes_total",
                 "Payload received from a peer, after encoding",

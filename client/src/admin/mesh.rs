@@ -25,6 +25,23 @@ impl AdminApi<'_> {
         self.get(&["v1", "sites", name]).await
     }
 
+    /// What the site may send to others and receive from them.
+    pub async fn limits(&self) -> Result<Limits> {
+        self.get(&["v1", "limits"]).await
+    }
+
+    /// Replaces all limits, at once and until the daemon stops. Answers those in force then.
+    ///
+    /// # Errors
+    /// 400 for a rate that cannot be understood or is out of range.
+    pub async fn set_limits(&self, limits: &Limits) -> Result<Limits> {
+        let request = self
+            .client
+            .request(Api::Admin, Method::PUT, &["v1", "limits"])
+            .json(limits);
+        self.client.document(request).await
+    }
+
     /// Drives sites to hold images, named by their ids. A site takes one image after the other;
     /// sites work side by side. The work goes on when nobody listens any more.
     ///
@@ -52,6 +69,29 @@ impl AdminApi<'_> {
             .query(&image.map(|id| [("image", id)]));
         self.client.document(request).await
     }
+}
+
+/// Limits of both directions, as rates of IP packets such as `20Mbit/s`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Most that is sent; none is no limit.
+    pub send: Option<String>,
+    /// Most that is received; none is no limit.
+    pub receive: Option<String>,
+}
+
+/// What a site may send to others and receive from them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Of all other sites together.
+    #[serde(flatten)]
+    pub all: Limit,
+    /// Of preseeds and repairs alone.
+    #[serde(default)]
+    pub background: Limit,
+    /// Of single sites, by name.
+    #[serde(default)]
+    pub peers: BTreeMap<String, Limit>,
 }
 
 /// A site of the mesh.
@@ -91,6 +131,10 @@ pub struct Link {
     pub packets_sent: u64,
     /// Those of them that were lost.
     pub packets_lost: u64,
+    /// Their bytes: what was sent again.
+    pub bytes_sent_twice: u64,
+    /// `interactive` or `background`: what is sent at present is for such work.
+    pub class: String,
     /// What the congestion controller is doing.
     pub state: Option<String>,
 }

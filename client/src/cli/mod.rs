@@ -4,6 +4,7 @@
 mod ca;
 mod exit;
 mod image;
+mod limit;
 mod output;
 mod preseed;
 mod progress;
@@ -45,7 +46,7 @@ struct Global {
     )]
     endpoint: Url,
 
-    /// Admin API of the site, used by `store`, `site`, `preseed` and `status`.
+    /// Admin API of the site, used by `store`, `site`, `limit`, `preseed` and `status`.
     #[arg(
         long, global = true, value_name = "URL",
         env = "VITRAIL_ADMIN_ENDPOINT", default_value_t = Config::default().admin_endpoint
@@ -69,6 +70,9 @@ enum Command {
     /// Look at the sites of the mesh.
     #[command(subcommand)]
     Site(site::Command),
+    /// Say how much a site may send to others and receive from them.
+    #[command(subcommand)]
+    Limit(limit::Command),
     /// Look after the store of a site.
     #[command(subcommand)]
     Store(store::Command),
@@ -127,6 +131,7 @@ fn execute(cli: Cli, output: Output) -> anyhow::Result<Exit> {
             Command::Image(command) => image::run(command, &context).await,
             Command::Preseed(preseed) => preseed.run(&context).await,
             Command::Site(command) => site::run(command, &context).await,
+            Command::Limit(command) => limit::run(command, &context).await,
             Command::Store(command) => store::run(command, &context).await,
             Command::Status => status::run(&context).await,
             Command::Ca(_) | Command::Completions { .. } => {

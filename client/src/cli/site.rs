@@ -78,6 +78,8 @@ fn link_fields(link: &Link, table: &mut Table) {
     table.field("sent", size(link.tx_bytes));
     let (sent, lost) = (count(link.packets_sent), count(link.packets_lost));
     table.field("packets", format!("{sent} sent, {lost} lost"));
+    table.field("sent twice", size(link.bytes_sent_twice));
+    table.field("works for", &link.class);
     table.field("congestion", text(link.state.as_deref()));
 }
 

@@ -240,3 +240,28 @@ async fn a_receipt_that_cannot_be_had_does_not_cost_the_file() {
     assert_eq!(output.status.code(), Some(5));
     assert!(text(&output.stderr).contains("is complete, but its receipt"));
 }
+
+#[tokio::test]
+async fn limits_are_read_changed_and_shown() {
+    let limits = json!({
+        "send": "50Mbit/s", "receive": null, "background": {"send": "2Mbit/s", "receive": null},
+        "peers": {"lyon": {"send": "5Mbit/s", "receive": null}},
+    });
+    let server = Server::start(vec![document(200, &limits), document(200, &limits)]).await;
+    let set = ["limit", "set", "--class", "background", "--send", "2Mbit/s"];
+    let output = run(&server, &set).await;
+    let shown = "\
+FOR             SEND  RECEIVE
+all sites   50Mbit/s        -
+background   2Mbit/s        -
+site lyon    5Mbit/s        -
+";
+    assert_eq!(text(&output.stdout), shown);
+    let lines = ["get /v1/limits", "put /v1/limits"];
+    assert_eq!(server.request_lines(), lines);
+
+    let server = Server::start(vec![document(200, &limits)]).await;
+    let output = run(&server, &["--json", "limit", "show"]).await;
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed, limits);
+}

@@ -254,6 +254,7 @@ impl Controller {
             window: self.window,
             rate: self.model.rate(),
             min_rtt: self.model.min_rtt.get(),
+            latest_rtt: self.model.latest_rtt(),
             smoothed_rtt: self.model.smoothed_rtt(),
             delivered: self.model.delivered(),
             lost: self.model.lost(),

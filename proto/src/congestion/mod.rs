@@ -36,6 +36,16 @@ pub enum Class {
     Background,
 }
 
+impl Class {
+    /// Its name in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Background => "background",
+        }
+    }
+}
+
 /// What the controller is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -56,6 +66,21 @@ pub enum State {
     Defer,
 }
 
+impl State {
+    /// Its name in metrics and documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Drain => "drain",
+            Self::Cruise => "cruise",
+            Self::ProbeUp => "probe_up",
+            Self::ProbeDown => "probe_down",
+            Self::ProbeRtt => "probe_rtt",
+            Self::Defer => "defer",
+        }
+    }
+}
+
 /// What the controller knows, for metrics and for estimates of transfer times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
@@ -67,6 +92,8 @@ pub struct Snapshot {
     pub rate: u64,
     /// Smallest round trip of the last ten seconds; `None` before the first sample.
     pub min_rtt: Option<Duration>,
+    /// Round trip of the newest packet acknowledged; `None` before the first sample.
+    pub latest_rtt: Option<Duration>,
     /// Smoothed round trip (RFC 6298); `None` before the first sample.
     pub smoothed_rtt: Option<Duration>,
     /// Bytes acknowledged since the start.

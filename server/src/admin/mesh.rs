@@ -13,6 +13,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Admin, Failure, stream};
+use crate::limits::Limits;
 use crate::peer::Peers;
 use crate::peer::receipt::Receipt;
 use crate::peer::view::{SiteDetail, SiteView};
@@ -63,6 +64,30 @@ pub(super) async fn receipts(
     let mut receipts = peers(&admin)?.receipts.list(query.image);
     receipts.truncate(query.limit.unwrap_or(100));
     Ok(Json(receipts))
+}
+
+pub(super) async fn limits(State(admin): State<Arc<Admin>>) -> Result<Json<Limits>, Failure> {
+    Ok(Json(peers(&admin)?.links.limits()))
+}
+
+pub(super) async fn set_limits(
+    State(admin): State<Arc<Admin>>,
+    body: Bytes,
+) -> Result<Json<Limits>, Failure> {
+    let peers = peers(&admin)?;
+    let parsed = serde_json::from_slice::<Limits>(&body).map_err(anyhow::Error::from);
+    let limits = parsed
+        .and_then(|limits| limits.check().map(|()| limits))
+        .map_err(|error| {
+            Failure(
+                StatusCode::BAD_REQUEST,
+                format!("the request body: {error:#}"),
+                "send what GET answers, with rates such as \"20Mbit/s\" or null",
+            )
+        })?;
+    tracing::info!(limits = ?limits, "limits were changed");
+    peers.links.set_limits(limits.clone());
+    Ok(Json(limits))
 }
 
 #[derive(Deserialize)]

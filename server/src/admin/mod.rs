@@ -84,6 +84,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/sites/{name}", get(mesh::site))
         .route("/v1/preseed", post(mesh::preseed))
         .route("/v1/receipts", get(mesh::receipts))
+        .route("/v1/limits", get(mesh::limits).put(mesh::set_limits))
         .fallback(|| async {
             Failure(
                 StatusCode::NOT_FOUND,
@@ -119,6 +120,9 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, Failure> {
     admin
         .metrics
         .set_store(&stats, admin.catalogue.len(), admin.store.memory().used());
+    if let Some(peers) = &admin.peers {
+        peers.links.observe();
+    }
     let text = admin.metrics.render().map_err(|error| {
         Failure(
             StatusCode::INTERNAL_SERVER_ERROR,

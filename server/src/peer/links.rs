@@ -1,43 +1,33 @@
 //! Connections to other sites: dialled on demand, kept while they are used, one for each pair of sites.
 
-use std::collections::HashMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use parking_lot::{Mutex, RwLock};
 use prometheus::IntCounter;
-use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime, VarInt};
 use tokio::sync::mpsc;
 use vitrail_proto::clock::site_number;
 use vitrail_proto::congestion::Class;
 use vitrail_proto::wire::PEER_DNS_NAME;
 
-use super::congestion::{Factory, Gauge};
+use super::budget::Budget;
+use super::congestion::Gauge;
 use super::identity::{Files, Identity, peer_site};
-use crate::metrics::Metrics;
+use super::socket::PacedSocket;
+use super::transport;
+use crate::limits::Limits;
+use crate::metrics::{LinkCounts, LinkGauges, Metrics};
 
-/// Window of one stream. Beyond 4 MiB a burst of loss can leave more pieces than quinn buffers (it then
-/// closes the connection); more bandwidth comes from more streams.
-const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// Window of a connection, each way: 100 Mbit/s at 1.3 s, or 1 Gbit/s at 130 ms.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Streams that a peer may have open at once.
-const STREAMS_MAX: u32 = 64;
-/// A peer that says nothing for so long is gone.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Below the idle timeout by enough to lose two of them.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long a dial may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Links that nobody has used for so long are closed.
 const UNUSED_MAX: Duration = Duration::from_secs(120);
 /// Links at once.
 const LINKS_MAX: usize = 256;
-/// Asked of the kernel for each direction; it gives what its limits allow.
-const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
 /// Codes with which a connection or stream is closed; they are for people who read traces.
 pub(super) mod code {
@@ -57,6 +47,11 @@ pub struct Link {
     pub number: u64,
     pub(super) connection: Connection,
     gauge: Option<Arc<Gauge>>,
+    budget: Arc<Budget>,
+    /// Streams that serve interactive and background work.
+    works: Mutex<[usize; 2]>,
+    /// What of its figures is in the metrics already.
+    counted: Mutex<LinkCounts>,
     /// Payload received from and sent to the site, after encoding, over all links since the start.
     pub(super) rx_bytes: IntCounter,
     pub(super) tx_bytes: IntCounter,
@@ -64,17 +59,62 @@ pub struct Link {
 }
 
 impl Link {
-    fn new(site: String, connection: Connection, metrics: &Metrics) -> Arc<Self> {
+    fn new(
+        site: String,
+        connection: Connection,
+        metrics: &Metrics,
+        budget: Arc<Budget>,
+    ) -> Arc<Self> {
         let (rx_bytes, tx_bytes) = metrics.peer_bytes(&site);
-        Arc::new(Self {
+        let gauge = Gauge::of(&connection);
+        budget.register(connection.remote_address(), &site, gauge.clone());
+        let link = Self {
             number: site_number(&site),
             site,
-            gauge: Gauge::of(&connection),
+            gauge,
             connection,
+            budget,
+            works: Mutex::default(),
+            counted: Mutex::default(),
             rx_bytes,
             tx_bytes,
             last_used: Mutex::new(Instant::now()),
-        })
+        };
+        link.fit_window();
+        Arc::new(link)
+    }
+
+    /// Makes the window what the limits on receiving need.
+    fn fit_window(&self) {
+        let most = transport::CONNECTION_WINDOW;
+        let window = self.budget.window(&self.site, self.rtt(), most.into());
+        let window = u32::try_from(window).unwrap_or(most);
+        self.connection.set_receive_window(VarInt::from_u32(window));
+    }
+
+    /// Waits until the limits on receiving allow to read so many bytes of payload.
+    pub(super) async fn receive(&self, class: Class, payload: usize) {
+        self.budget.receive(&self.site, class, payload as u64).await;
+    }
+
+    /// Begins to send for work of a class.
+    pub(super) fn work(&self, class: Class) -> Work<'_> {
+        self.count_work(class, 1);
+        Work { link: self, class }
+    }
+
+    /// The link is background only while all work on it is.
+    fn count_work(&self, class: Class, change: isize) {
+        let mut works = self.works.lock();
+        let count = &mut works[usize::from(class == Class::Background)];
+        *count = count.saturating_add_signed(change);
+        let class = match *works {
+            [0, background] if background > 0 => Class::Background,
+            _ => Class::Interactive,
+        };
+        if let Some(gauge) = &self.gauge {
+            gauge.set_class(class);
+        }
     }
 
     /// Round trip, smoothed.
@@ -87,6 +127,36 @@ impl Link {
         self.gauge.as_ref().map(|gauge| gauge.snapshot())
     }
 
+    /// The class of the work for which the link sends.
+    pub fn class(&self) -> Class {
+        let gauge = self.gauge.as_ref();
+        gauge.map_or(Class::Interactive, |gauge| gauge.class())
+    }
+
+    fn gauges(&self) -> LinkGauges {
+        let path = self.path();
+        LinkGauges {
+            rate: path.map(|path| path.rate).filter(|rate| *rate > 0),
+            rtt: self.rtt().as_secs_f64(),
+            rtt_min: path
+                .and_then(|path| path.min_rtt)
+                .map(|rtt| rtt.as_secs_f64()),
+            state: path.map_or("unknown", |path| path.state.name()),
+        }
+    }
+
+    /// Puts what the link has done since the last time into the metrics.
+    fn count(&self, metrics: &Metrics) {
+        let path = self.connection.stats().path;
+        let all = LinkCounts {
+            packets_sent: path.sent_packets,
+            packets_lost: path.lost_packets,
+            bytes_lost: path.lost_bytes,
+        };
+        let before = std::mem::replace(&mut *self.counted.lock(), all);
+        metrics.links.count(&self.site, all.since(before));
+    }
+
     /// Notes that somebody uses the link.
     pub(super) fn touch(&self) {
         *self.last_used.lock() = Instant::now();
@@ -94,6 +164,27 @@ impl Link {
 
     pub(super) fn is_open(&self) -> bool {
         self.connection.close_reason().is_none()
+    }
+}
+
+/// Work for which a link sends, until it is dropped.
+pub(super) struct Work<'a> {
+    link: &'a Link,
+    class: Class,
+}
+
+impl Work<'_> {
+    /// It is of another class now.
+    pub(super) fn set_class(&mut self, class: Class) {
+        self.link.count_work(class, 1);
+        self.link.count_work(self.class, -1);
+        self.class = class;
+    }
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        self.link.count_work(self.class, -1);
     }
 }
 
@@ -110,6 +201,7 @@ pub struct Links {
     dialling: tokio::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     arrivals: mpsc::Sender<NewLink>,
     metrics: Arc<Metrics>,
+    budget: Arc<Budget>,
 }
 
 impl Links {
@@ -120,6 +212,7 @@ impl Links {
         site: &str,
         arrivals: mpsc::Sender<NewLink>,
         metrics: Arc<Metrics>,
+        limits: Limits,
     ) -> anyhow::Result<Arc<Self>> {
         let identity = files.load()?;
         if identity.site != site {
@@ -128,12 +221,14 @@ impl Links {
                 identity.site
             );
         }
-        let socket = socket(listen).with_context(|| {
+        let budget = Budget::new(limits);
+        let socket = PacedSocket::bind(listen, budget.clone()).with_context(|| {
             format!("cannot listen on UDP {listen}; choose another [peer] listen")
         })?;
         let config = server_config(&identity);
         let runtime = Arc::new(TokioRuntime);
-        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)?;
+        let quic = EndpointConfig::default();
+        let endpoint = Endpoint::new_with_abstract_socket(quic, Some(config), socket, runtime)?;
         Ok(Arc::new(Self {
             endpoint,
             identity: RwLock::new(Arc::new(identity)),
@@ -142,6 +237,7 @@ impl Links {
             dialling: tokio::sync::Mutex::default(),
             arrivals,
             metrics,
+            budget,
         }))
     }
 
@@ -221,7 +317,7 @@ impl Links {
             .context("the name has no address")?;
         let identity = self.identity.read().clone();
         let mut config = quinn::ClientConfig::new(identity.client.clone());
-        config.transport_config(transport());
+        config.transport_config(Arc::new(transport::config()));
         let connection = self
             .endpoint
             .connect_with(config, ip, PEER_DNS_NAME)?
@@ -281,7 +377,7 @@ impl Links {
             connection.close(code::NOT_ALLOWED, b"your site is not in my list");
             bail!("site {site} is not in [peer] allowed_sites");
         }
-        let link = Link::new(site, connection, &self.metrics);
+        let link = Link::new(site, connection, &self.metrics, self.budget.clone());
         {
             let mut links = self.by_site.lock();
             links.retain(|_, link| link.is_open());
@@ -303,12 +399,42 @@ impl Links {
     /// Closes links that nobody uses, but for those that `keep` names, and reads changed certificates.
     pub(super) fn sweep(&self, keep: impl Fn(u64) -> bool) {
         self.by_site.lock().retain(|number, link| {
+            link.count(&self.metrics);
             let unused = link.last_used.lock().elapsed() > UNUSED_MAX && !keep(*number);
             if unused {
                 link.connection.close(code::NOT_NEEDED, b"unused");
             }
             link.is_open() && !unused
         });
+        let open: HashSet<SocketAddr> = self
+            .all()
+            .iter()
+            .map(|link| link.connection.remote_address())
+            .collect();
+        self.budget.retain(|at| open.contains(at));
+    }
+
+    /// Brings what the metrics show of links up to the present.
+    pub fn observe(&self) {
+        let links = self.all();
+        for link in &links {
+            link.count(&self.metrics);
+        }
+        let gauges = links.iter().map(|link| (link.site.as_str(), link.gauges()));
+        self.metrics.links.set_links(gauges);
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        self.budget.limits()
+    }
+
+    /// Changes the limits of all links, at once.
+    pub fn set_limits(&self, limits: Limits) {
+        self.budget.set_limits(limits);
+        for link in self.all() {
+            link.fit_window();
+        }
     }
 
     /// Reads the certificates again. What no longer may connect is cut off.
@@ -347,44 +473,8 @@ impl Links {
     }
 }
 
-fn socket(listen: SocketAddr) -> std::io::Result<UdpSocket> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(
-        Domain::for_address(listen),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    // The kernel cuts these silently to its own limits.
-    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
-    socket.set_send_buffer_size(SOCKET_BUFFER)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&listen.into())?;
-    Ok(socket.into())
-}
-
 fn server_config(identity: &Identity) -> quinn::ServerConfig {
     let mut config = quinn::ServerConfig::with_crypto(identity.server.clone());
-    config.transport_config(transport());
+    config.transport_config(Arc::new(transport::config()));
     config
-}
-
-fn transport() -> Arc<TransportConfig> {
-    static SEED: AtomicU64 = AtomicU64::new(1);
-    let mut config = TransportConfig::default();
-    config
-        .max_idle_timeout(Some(
-            VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into(),
-        ))
-        .keep_alive_interval(Some(KEEP_ALIVE))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(u64::from(CONNECTION_WINDOW))
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
-        .congestion_controller_factory(Arc::new(Factory::new(
-            Class::Interactive,
-            SEED.fetch_add(1, Ordering::Relaxed),
-        )));
-    Arc::new(config)
 }

@@ -1,11 +1,13 @@
 //! Other sites: who they are, what they hold, and moving bytes between them.
 //!
 //! The decisions are in `vitrail-proto`: [`vitrail_proto::gossip`] for who holds what, [`vitrail_proto::fetch`] for who is
-//! asked for what. Here are the sockets, clocks and disks around them: [`links`] keeps the connections, `gossip`
-//! drives the gossip core, `serve` and `session` are the two ends of a fetch, `manifests` brings manifests and `pull`
-//! chunks, `ask` and `preseed` are questions and long errands.
+//! asked for what. Here are the sockets, clocks and disks around them: [`links`] keeps the connections, [`congestion`],
+//! [`budget`] and [`socket`] say how much may be sent on them, `gossip` drives the gossip core, `serve` and `session`
+//! are the two ends of a fetch, `manifests` brings manifests and `pull` chunks, `ask` and `preseed` are questions and
+//! long errands.
 
 mod ask;
+pub mod budget;
 pub mod congestion;
 mod gossip;
 mod identity;
@@ -17,6 +19,8 @@ mod pull;
 pub mod receipt;
 mod serve;
 mod session;
+pub mod socket;
+pub mod transport;
 pub mod view;
 
 use std::net::SocketAddr;
@@ -108,6 +112,7 @@ impl Peers {
             &config.site.name,
             arrivals,
             metrics.clone(),
+            config.limits.clone(),
         )?;
         let advertise = match &config.peer.advertise {
             Some(address) => address.clone(),

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 use vitrail_chunkstore::frame::Encoder;
 use vitrail_chunkstore::{Error, Store};
+use vitrail_proto::congestion::Class;
 use vitrail_proto::id::{ChunkId, ManifestId};
 use vitrail_proto::runs::Runs;
 use vitrail_proto::wire::{FetchReply, FetchRequest, MESSAGE_LEN_MAX};
@@ -97,6 +98,7 @@ impl Server {
         cancelled: &Mutex<HashSet<u32>>,
     ) -> Result<(), MessageError> {
         let mut opened: Option<Opened> = None;
+        let mut work = link.work(Class::Interactive);
         let mut encoder =
             Encoder::new(self.level).map_err(|_| MessageError::Unexpected("no encoder"))?;
         let mut look = tokio::time::interval(HAVE_INTERVAL);
@@ -148,6 +150,7 @@ impl Server {
                     self.send(link, send, FetchReply::Done { request, missing })
                         .await?;
                 }
+                FetchRequest::Class(class) => work.set_class(class),
                 FetchRequest::Cancel { .. } => {}
             }
         }

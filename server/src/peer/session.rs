@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::RecvStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use vitrail_chunkstore::frame::decode;
 use vitrail_proto::chunk::VerifiedChunk;
+use vitrail_proto::congestion::Class;
 use vitrail_proto::id::ManifestId;
 use vitrail_proto::runs::Runs;
 use vitrail_proto::wire::{FetchReply, FetchRequest, MESSAGE_LEN_MAX, StreamKind};
@@ -51,6 +52,7 @@ pub(super) struct Session {
     /// Where each request went.
     requests: HashMap<u32, usize>,
     next: usize,
+    class: watch::Sender<Class>,
     _tasks: JoinSet<()>,
 }
 
@@ -61,6 +63,7 @@ impl Session {
         manifest: ManifestId,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, MessageError> {
+        let class = watch::Sender::new(Class::Interactive);
         let mut tasks = JoinSet::new();
         let mut streams = Vec::new();
         for _ in 0..STREAMS {
@@ -82,7 +85,12 @@ impl Session {
                     }
                 }
             });
-            tasks.spawn(read_replies(link.clone(), recv, events.clone()));
+            tasks.spawn(read_replies(
+                link.clone(),
+                recv,
+                events.clone(),
+                class.subscribe(),
+            ));
             let _fits = requests.try_send(FetchRequest::Open(manifest));
             streams.push(requests);
         }
@@ -95,6 +103,7 @@ impl Session {
             streams,
             requests: HashMap::new(),
             next: 0,
+            class,
             _tasks: tasks,
         })
     }
@@ -115,6 +124,16 @@ impl Session {
         }
     }
 
+    /// Tells the holder whom it sends for.
+    pub(super) fn set_class(&mut self, class: Class) {
+        if self.class.send_replace(class) != class {
+            for stream in &self.streams {
+                // One that takes nothing any more is found out by its reader.
+                let _told = stream.try_send(FetchRequest::Class(class));
+            }
+        }
+    }
+
     /// A request has been answered.
     pub(super) fn done(&mut self, request: u32) {
         self.requests.remove(&request);
@@ -127,10 +146,23 @@ impl Session {
     }
 }
 
-async fn read_replies(link: Arc<Link>, mut recv: RecvStream, events: mpsc::Sender<Event>) {
+async fn read_replies(
+    link: Arc<Link>,
+    mut recv: RecvStream,
+    events: mpsc::Sender<Event>,
+    class: watch::Receiver<Class>,
+) {
     let peer = link.number;
     loop {
-        let event = match message::read(&mut recv, MESSAGE_LEN_MAX).await {
+        let message = async {
+            let Some(len) = message::read_len(&mut recv, MESSAGE_LEN_MAX).await? else {
+                return Ok(None);
+            };
+            let class = *class.borrow();
+            link.receive(class, len).await;
+            message::read_body(&mut recv, len).await.map(Some)
+        };
+        let event = match message.await {
             Ok(Some(bytes)) => {
                 link.rx_bytes.inc_by(bytes.len() as u64);
                 link.touch();

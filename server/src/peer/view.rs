@@ -41,8 +41,12 @@ pub struct LinkView {
     pub packets_sent: u64,
     /// As above.
     pub packets_lost: u64,
+    /// Bytes in packets that were lost, and so sent again.
+    pub bytes_sent_twice: u64,
+    /// `interactive` or `background`: what is sent on it at present is for such work.
+    pub class: &'static str,
     /// What the congestion controller is doing.
-    pub state: Option<String>,
+    pub state: Option<&'static str>,
 }
 
 /// A site and what it holds.
@@ -113,9 +117,9 @@ impl Peers {
             tx_bytes: link.tx_bytes.get(),
             packets_sent: stats.sent_packets,
             packets_lost: stats.lost_packets,
-            state: path
-                .as_ref()
-                .map(|p| format!("{:?}", p.state).to_lowercase()),
+            bytes_sent_twice: stats.lost_bytes,
+            class: link.class().name(),
+            state: path.as_ref().map(|p| p.state.name()),
         })
     }
 }

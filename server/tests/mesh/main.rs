@@ -11,6 +11,7 @@ mod site;
 
 mod healing;
 mod identity;
+mod limits;
 mod mesh;
 mod pulling;
 mod sharing;

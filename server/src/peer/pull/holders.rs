@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use vitrail_proto::congestion::Class;
 use vitrail_proto::id::ManifestId;
 
 use crate::peer::session::{Event, Session};
@@ -41,6 +42,7 @@ pub(super) struct Holders {
     manifest: ManifestId,
     events: mpsc::Sender<Event>,
     sessions: HashMap<u64, Session>,
+    class: Class,
     opening: JoinSet<Opened>,
     being_opened: HashSet<u64>,
     /// Until when; none for ever.
@@ -54,12 +56,14 @@ impl Holders {
         peers: Arc<Peers>,
         manifest: ManifestId,
         events: mpsc::Sender<Event>,
+        class: Class,
     ) -> Self {
         Self {
             peers,
             manifest,
             events,
             sessions: HashMap::new(),
+            class,
             opening: JoinSet::new(),
             being_opened: HashSet::new(),
             shunned: HashMap::new(),
@@ -114,8 +118,17 @@ impl Holders {
     }
 
     /// Takes a holder's open streams.
-    pub(super) fn add(&mut self, peer: u64, session: Session) {
+    pub(super) fn add(&mut self, peer: u64, mut session: Session) {
+        session.set_class(self.class);
         self.sessions.insert(peer, session);
+    }
+
+    /// Tells all holders whether a client waits.
+    pub(super) fn set_class(&mut self, class: Class) {
+        self.class = class;
+        for session in self.sessions.values_mut() {
+            session.set_class(class);
+        }
     }
 
     pub(super) fn get(&self, peer: u64) -> Option<&Session> {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 use vitrail_chunkstore::Lease;
 use vitrail_proto::chunk::VerifiedChunk;
+use vitrail_proto::congestion::Class;
 use vitrail_proto::fetch::{Have, Output, PeerInfo, Pull};
 use vitrail_proto::id::ChunkId;
 
@@ -44,6 +45,8 @@ pub(super) struct Task {
     store_in: mpsc::Sender<Job>,
     stored: mpsc::UnboundedReceiver<Stored>,
     starved_since: Option<Instant>,
+    /// When a client was last seen to wait.
+    waited_at: Option<Instant>,
     _lease: Arc<Lease>,
 }
 
@@ -83,8 +86,12 @@ impl Task {
         // The first requests go out before the first interest tells where it waits.
         pull.set_whole(handle.demand().1, Duration::ZERO);
         pull.set_positions(at, Duration::ZERO);
+        let class = match at {
+            Some(_) => Class::Interactive,
+            None => Class::Background,
+        };
         Self {
-            holders: Holders::new(peers.clone(), handle.manifest_id, events_in),
+            holders: Holders::new(peers.clone(), handle.manifest_id, events_in, class),
             peers,
             handle,
             pull,
@@ -96,6 +103,7 @@ impl Task {
             store_in,
             stored,
             starved_since: None,
+            waited_at: at.map(|_| Instant::now()),
             _lease: plan.lease,
         }
     }
@@ -156,6 +164,7 @@ impl Task {
                 _ = look.tick() => {
                     self.holders.look();
                     self.check_demand()?;
+                    self.lower_class();
                     self.check_starved()?;
                 }
                 () = tokio::time::sleep(sleep) => {
@@ -349,8 +358,20 @@ impl Task {
     fn follow_demand(&mut self) {
         let now = self.now();
         let (positions, whole) = self.handle.demand();
+        if !positions.is_empty() {
+            self.waited_at = Some(Instant::now());
+            self.holders.set_class(Class::Interactive);
+        }
         self.pull.set_positions(positions, now);
         self.pull.set_whole(whole, now);
+    }
+
+    /// A pull for which no client has waited for a while only fills the store.
+    fn lower_class(&mut self) {
+        let lately = |at: Instant| at.elapsed() < LOOK_INTERVAL;
+        if self.handle.demand().0.is_empty() && !self.waited_at.is_some_and(lately) {
+            self.holders.set_class(Class::Background);
+        }
     }
 
     fn check_demand(&self) -> Result<(), String> {

@@ -1,0 +1,129 @@
+"""A real Keystone, a real Glance with stores on two real sites, and a file store beside them."""
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+REPOSITORY = Path(__file__).parents[4]
+sys.path.insert(0, str(REPOSITORY / "server/tests/openstack"))
+
+from glance_server import Glance  # noqa: E402
+from keystone_server import Keystone  # noqa: E402
+from sites import mesh  # noqa: E402
+
+STORES = """
+[north]
+store_description = The site next to this Glance
+vitrail_store_endpoints = {north}
+vitrail_store_timeout = 20
+vitrail_store_retries = 1
+
+[south]
+store_description = A site far away
+vitrail_store_endpoints = {south}/v2
+vitrail_store_timeout = 20
+"""
+
+
+@pytest.fixture(scope="session")
+def keystone(tmp_path_factory):
+    with Keystone(tmp_path_factory.mktemp("keystone")) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def sites(tmp_path_factory):
+    started = mesh(tmp_path_factory.mktemp("mesh"), "north", "south")
+    yield started
+    for site in started:
+        site.stop()
+
+
+@pytest.fixture(scope="session")
+def north(sites):
+    return sites[0]
+
+
+@pytest.fixture(scope="session")
+def south(sites):
+    return sites[1]
+
+
+@pytest.fixture(scope="session")
+def glance(keystone, sites, tmp_path_factory):
+    north, south = sites
+    server = Glance(
+        keystone,
+        tmp_path_factory.mktemp("glance"),
+        stores={"north": "vitrail", "south": "vitrail", "files": "file"},
+        sections=STORES.format(north=north.url, south=south.url),
+        options="enabled_import_methods = [copy-image, glance-direct]\nshow_multiple_locations = true",
+    )
+    with server:
+        keystone.register_image_endpoint(server.url)
+        yield Client(server, keystone.token("admin"))
+
+
+class Client:
+    """Requests to Glance as the administrator."""
+
+    def __init__(self, server, token):
+        self.server = server
+        self.session = requests.Session()
+        self.session.headers["X-Auth-Token"] = token
+
+    def __call__(self, method, path, **request):
+        """Send a request and return the answer."""
+        return self.session.request(method, f"{self.server.url}/v2{path}", timeout=120, **request)
+
+    def create(self, **properties):
+        """Create a record and return its id."""
+        document = {"disk_format": "raw", "container_format": "bare", "name": "disk"} | properties
+        answer = self("POST", "/images", json=document)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    def upload(self, image, data, store="north", **headers):
+        """Send data and return the answer."""
+        headers = {"Content-Type": "application/octet-stream", "x-image-meta-store": store} | headers
+        return self("PUT", f"/images/{image}/file", data=data, headers=headers)
+
+    def show(self, image):
+        """Return a document."""
+        answer = self("GET", f"/images/{image}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def download(self, image, **headers):
+        """Return the answer to a download."""
+        return self("GET", f"/images/{image}/file", headers=headers)
+
+    def copy(self, image, *stores):
+        """Ask for copies."""
+        body = {"method": {"name": "copy-image"}, "stores": stores}
+        answer = self("POST", f"/images/{image}/import", json=body)
+        assert answer.status_code == 202, answer.text
+
+    def object(self, image, store="north"):
+        """Return the id of the object that has an image's data in a store."""
+        [url] = [at["url"] for at in self.show(image)["locations"] if at["metadata"]["store"] == store]
+        return url.removeprefix("vitrail://")
+
+
+@pytest.fixture
+def data(request):
+    """A disk of its own for each test: noise, zeros, and text."""
+    noise = random.Random(request.node.name)
+    return b"".join([noise.randbytes(5_000_000), bytes(8_000_000), b"dull disk\n" * 200_000, noise.randbytes(100_003)])
+
+
+@pytest.fixture
+def image(glance, data):
+    """An active image whose data is in `north`."""
+    created = glance.create()
+    answer = glance.upload(created, data)
+    assert answer.status_code == 204, answer.text
+    return created
