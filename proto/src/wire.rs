@@ -78,6 +78,8 @@ pub enum FetchRequest {
     },
     /// What I ask for on this stream is for work of this class from now on.
     Class(Class),
+    /// What I ask for on this stream goes before what I ask for on others.
+    First,
 }
 
 /// From a holder to a puller.
@@ -169,6 +171,7 @@ impl FetchRequest {
             }
             Self::Class(class) => out.extend([5, u8::from(*class == Class::Background)]),
             Self::WantHave => out.push(6),
+            Self::First => out.push(7),
         }
         out
     }
@@ -188,6 +191,7 @@ impl FetchRequest {
             },
             5 => Self::Class(class(reader.u8("class")?)?),
             6 => Self::WantHave,
+            7 => Self::First,
             other => {
                 return Err(DecodeError::Unknown {
                     what: "fetch request kind",
@@ -377,6 +381,7 @@ mod tests {
             FetchRequest::WantManifest(id),
             FetchRequest::Open(id),
             FetchRequest::WantHave,
+            FetchRequest::First,
             FetchRequest::Get {
                 request: 300,
                 chunks: runs.clone(),

@@ -39,4 +39,4 @@ pub use netns::clean_stale;
 pub use network::{Link, Loss, Network, NetworkError, PortConfig, SITES_MAX, Site, SiteId};
 pub use port::Packet;
 pub use topology::{LinkSpec, Matrix, PairSpec, SiteSpec, Topology, TopologyError};
-pub use units::{QueueLimit, Rate, UnitError, parse_duration};
+pub use units::{QueueLimit, Rate, UnitError, parse_duration, parse_size};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::peer::{Have, PeerState};
+use super::peer::{Ask, Have, PeerState};
 use super::{Output, Peer, Pull};
 use crate::runs::Runs;
 
@@ -55,31 +55,49 @@ impl Pull {
         self.whole && !self.open.is_empty() || self.positions.iter().any(urgent)
     }
 
+    /// Whether nearer peers bring everything that is left, soon.
     fn near_ones_suffice(&self, peer: Peer) -> bool {
         let distance = self.peers[&peer].info.distance;
-        let near = self
-            .peers
-            .values()
-            .filter(|s| s.info.distance < distance && !s.stalled);
-        let rate: f64 = near.map(|s| s.rate.unwrap_or(0.0)).sum();
-        rate > 0.0 && self.left_bytes as f64 / rate < NEAR_ENOUGH.as_secs_f64()
-    }
-
-    /// Asks for what is missing of a block. A chunk at which a client waits is asked for by itself, so that nothing
-    /// else is sent, or encoded, before it.
-    fn ask(&mut self, peer: Peer, block: usize, now: Duration) {
-        let range = self.blocks[block].chunks.clone();
-        let mut open: Vec<usize> = range.filter(|&at| !self.received[at]).collect();
-        let first = open.iter().position(|at| self.positions.contains(at));
-        self.open.remove(&block);
-        if let Some(first) = first {
-            let first = open.remove(first);
-            self.request(peer, block, &[first], now);
+        let near = || {
+            let near = self.peers.values();
+            near.filter(|state| state.info.distance < distance && !state.stalled)
+        };
+        let rate: f64 = near().map(|state| state.rate.unwrap_or(0.0)).sum();
+        if rate <= 0.0 || self.left_bytes as f64 / rate >= NEAR_ENOUGH.as_secs_f64() {
+            return false;
         }
-        self.request(peer, block, &open, now);
+        let open = self
+            .open
+            .iter()
+            .flat_map(|&block| self.blocks[block].chunks.clone());
+        let mut open = open.filter(|&at| !self.received[at] && !self.asked[at]);
+        open.all(|at| near().any(|state| state.has(self.wanted[at].index)))
     }
 
-    fn request(&mut self, peer: Peer, block: usize, chunks: &[usize], now: Duration) {
+    /// Asks a peer for what it has of an open block. A chunk at which a client waits is asked for by itself, so that
+    /// nothing else is sent, or encoded, before it.
+    fn ask(&mut self, peer: Peer, block: usize, now: Duration) {
+        let state = &self.peers[&peer];
+        let mut chunks: Vec<usize> = self.open_chunks(state, block).collect();
+        if let Some(first) = chunks.iter().position(|at| self.positions.contains(at)) {
+            let first = chunks.remove(first);
+            self.request(peer, block, vec![first], true, now);
+        }
+        self.request(peer, block, chunks, false, now);
+        let open = |at: usize| !self.received[at] && !self.asked[at];
+        if !self.blocks[block].chunks.clone().any(open) {
+            self.open.remove(&block);
+        }
+    }
+
+    fn request(
+        &mut self,
+        peer: Peer,
+        block: usize,
+        chunks: Vec<usize>,
+        first: bool,
+        now: Duration,
+    ) {
         if chunks.is_empty() {
             return;
         }
@@ -87,31 +105,46 @@ impl Pull {
         self.next_request = self.next_request.wrapping_add(1);
         let wanted = || chunks.iter().map(|&at| self.wanted[at]);
         let bytes = wanted().map(|chunk| u64::from(chunk.len)).sum();
-        let chunks = Runs::of(wanted().map(|chunk| chunk.index));
-        if let Some(state) = self.peers.get_mut(&peer) {
-            state.ask(request, block, bytes, now);
-        }
         self.outputs.push_back(Output::Request {
             peer,
             request,
-            chunks,
+            chunks: Runs::of(wanted().map(|chunk| chunk.index)),
+            first,
         });
+        for &at in &chunks {
+            self.asked[at] = true;
+        }
+        let ask = Ask {
+            request,
+            block,
+            chunks,
+            bytes,
+            cancelled: false,
+        };
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.ask(ask, now);
+        }
     }
 
-    fn has_block(&self, state: &PeerState, block: usize) -> bool {
-        match &state.have {
-            Have::All => true,
-            Have::Part(runs) => self.blocks[block]
-                .chunks
-                .clone()
-                .all(|at| self.received[at] || runs.contains(self.wanted[at].index)),
-        }
+    /// What a peer has of a block and nobody is asked for.
+    fn open_chunks<'a>(
+        &'a self,
+        state: &'a PeerState,
+        block: usize,
+    ) -> impl Iterator<Item = usize> + 'a {
+        let chunks = self.blocks[block].chunks.clone();
+        let open = chunks.filter(|&at| !self.received[at] && !self.asked[at]);
+        open.filter(|&at| state.has(self.wanted[at].index))
+    }
+
+    fn has_some(&self, state: &PeerState, block: usize) -> bool {
+        self.open_chunks(state, block).next().is_some()
     }
 
     /// The block that a peer should send next.
     fn choose(&mut self, peer: Peer) -> Option<usize> {
         let state = &self.peers[&peer];
-        let held = |block: &&usize| self.has_block(state, **block);
+        let held = |block: &&usize| self.has_some(state, **block);
         for &position in &self.positions {
             let block = self.block_of(position);
             let window = block..block + URGENT_BLOCKS;
@@ -146,7 +179,7 @@ impl Pull {
             .open
             .range(from..)
             .chain(self.open.range(..from))
-            .filter(|&&block| self.has_block(state, block))
+            .filter(|&&block| self.has_some(state, block))
             .take(RARE_SAMPLE);
         candidates
             .enumerate()
@@ -154,7 +187,7 @@ impl Pull {
                 (
                     self.peers
                         .values()
-                        .filter(|s| self.has_block(s, **block))
+                        .filter(|s| self.has_some(s, **block))
                         .count(),
                     *i,
                 )
@@ -170,29 +203,22 @@ impl Pull {
         }
         let mut best: Option<(f64, Peer, usize)> = None;
         for (&peer, victim) in self.peers.iter().filter(|(peer, _)| **peer != thief) {
-            let Some((place, ask)) = victim
-                .asked
-                .iter()
-                .enumerate()
-                .rfind(|(_, ask)| !ask.cancelled)
-            else {
+            let last = victim.asked.iter().enumerate();
+            let Some((place, ask)) = last.rev().find(|(_, ask)| !ask.cancelled) else {
                 continue;
             };
+            let has = |&at: &usize| self.received[at] || state.has(self.wanted[at].index);
             let theirs = victim.seconds_until(place);
-            let mine = state.seconds_for(self.blocks[ask.block].bytes);
+            let mine = state.seconds_for(ask.bytes);
             let factor = if place == 0 { HEDGE_FACTOR } else { 1.0 };
             if theirs > factor * mine
-                && self.has_block(state, ask.block)
+                && ask.chunks.iter().all(has)
                 && best.is_none_or(|(seconds, _, _)| theirs > seconds)
             {
                 best = Some((theirs, peer, place));
             }
         }
         let (_, peer, place) = best?;
-        let ask = &mut self.peers.get_mut(&peer)?.asked[place];
-        ask.cancelled = true;
-        let (request, block) = (ask.request, ask.block);
-        self.outputs.push_back(Output::Cancel { peer, request });
-        Some(block)
+        self.take_back(peer, place)
     }
 }

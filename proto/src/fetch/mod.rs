@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::runs::Runs;
-use peer::PeerState;
+use peer::{Ask, PeerState};
 pub use peer::{Have, PeerInfo};
 
 /// A site, by [`crate::clock::site_number`].
@@ -43,6 +43,8 @@ pub enum Output {
         request: u32,
         /// Chunk indexes.
         chunks: Runs,
+        /// A client waits for it: it goes before everything else.
+        first: bool,
     },
     /// Tell a peer not to begin a request.
     Cancel {
@@ -67,15 +69,17 @@ pub enum Output {
 
 /// One pull.
 ///
-/// Memory: 12 bytes a wanted chunk, 40 a block, and the holdings of its peers.
+/// Memory: 10 bytes a wanted chunk, 8 more while somebody is asked for it, 40 a block, and the holdings of its peers.
 #[derive(Debug)]
 pub struct Pull {
     wanted: Vec<Wanted>,
     received: Vec<bool>,
+    /// Whether some peer is asked for a chunk, and the request was not taken back.
+    asked: Vec<bool>,
     left: usize,
     left_bytes: u64,
     blocks: Vec<Block>,
-    /// Blocks that nobody is asked for.
+    /// Blocks with chunks that are missing and that nobody is asked for.
     open: BTreeSet<usize>,
     peers: BTreeMap<Peer, PeerState>,
     /// Chunks at which clients wait, as positions in `wanted`.
@@ -95,7 +99,6 @@ struct Block {
     /// Positions in `wanted`.
     chunks: Range<usize>,
     left: usize,
-    bytes: u64,
 }
 
 /// A small generator (SplitMix64, Steele et al. 2014): the core's decisions must be repeatable.
@@ -122,7 +125,6 @@ impl Pull {
                 blocks.push(Block {
                     chunks: start..i,
                     left: i - start,
-                    bytes,
                 });
                 (start, bytes) = (i, 0);
             }
@@ -132,13 +134,13 @@ impl Pull {
             blocks.push(Block {
                 chunks: start..wanted.len(),
                 left: wanted.len() - start,
-                bytes,
             });
         }
         let mut random = Random(seed);
         let start = random.below(blocks.len());
         let mut pull = Self {
             received: vec![false; wanted.len()],
+            asked: vec![false; wanted.len()],
             left: wanted.len(),
             left_bytes: wanted.iter().map(|w| u64::from(w.len)).sum(),
             open: (0..blocks.len()).collect(),
@@ -200,9 +202,7 @@ impl Pull {
     /// A peer is gone; what it was asked for goes to others.
     pub fn remove_peer(&mut self, peer: Peer, now: Duration) {
         if let Some(state) = self.peers.remove(&peer) {
-            for ask in state.asked {
-                self.reopen(ask.block);
-            }
+            self.release_all(state);
             self.fill(now);
         }
     }
@@ -257,20 +257,22 @@ impl Pull {
         self.fill(now);
     }
 
-    /// A peer has ended a request; it did not have `missing`.
+    /// A peer has ended a request; it did not have `missing`. What it says of a request that was taken back does not
+    /// count.
     pub fn handle_done(&mut self, peer: Peer, request: u32, missing: &Runs, now: Duration) {
         let Some(state) = self.peers.get_mut(&peer) else {
             return;
         };
-        let Some(ask) = state.end(request, missing, now) else {
+        let Some(ask) = state.end(request, now) else {
             return;
         };
-        let unanswered = missing.is_empty() && ask.bytes > 0 && !ask.cancelled;
-        if unanswered && state.strike() {
-            self.drop_peer(peer, "it left three requests unanswered".into());
-        }
         if !ask.cancelled {
-            self.reopen(ask.block);
+            if !missing.is_empty() {
+                state.lack(missing, &self.wanted);
+            } else if ask.bytes > 0 && state.strike() {
+                self.drop_peer(peer, "it left three requests unanswered".into());
+            }
+            self.release(&ask);
         }
         self.fill(now);
     }
@@ -331,39 +333,47 @@ impl Pull {
         }
     }
 
-    fn reopen(&mut self, block: usize) {
-        let asked =
-            |state: &PeerState| state.asked.iter().any(|a| a.block == block && !a.cancelled);
-        if self.blocks[block].left > 0 && !self.peers.values().any(asked) {
-            self.open.insert(block);
+    /// Nobody is asked any more for what was asked for so.
+    fn release(&mut self, ask: &Ask) {
+        for &at in &ask.chunks {
+            self.asked[at] = false;
+            if !self.received[at] {
+                self.open.insert(ask.block);
+            }
+        }
+    }
+
+    fn release_all(&mut self, state: PeerState) {
+        for ask in state.asked.iter().filter(|ask| !ask.cancelled) {
+            self.release(ask);
         }
     }
 
     fn drop_peer(&mut self, peer: Peer, reason: String) {
         if let Some(state) = self.peers.remove(&peer) {
-            for ask in state.asked {
-                self.reopen(ask.block);
-            }
+            self.release_all(state);
             self.outputs.push_back(Output::Drop { peer, reason });
         }
     }
 
     /// Others get what a stalled peer was asked for; what it sends after all is still taken.
     fn take_from_stalled(&mut self, peer: Peer) {
-        let Some(state) = self.peers.get_mut(&peer) else {
-            return;
-        };
-        let mut blocks = Vec::new();
-        for ask in state.asked.iter_mut().filter(|ask| !ask.cancelled) {
-            ask.cancelled = true;
-            blocks.push(ask.block);
-            self.outputs.push_back(Output::Cancel {
-                peer,
-                request: ask.request,
-            });
+        let asks = self.peers.get(&peer).map_or(0, |state| state.asked.len());
+        for place in 0..asks {
+            self.take_back(peer, place);
         }
-        for block in blocks {
-            self.reopen(block);
+    }
+
+    /// Takes back the request at a place of a peer's queue, unless that was done before. Returns its block.
+    fn take_back(&mut self, peer: Peer, place: usize) -> Option<usize> {
+        let ask = self.peers.get_mut(&peer)?.asked.get_mut(place)?;
+        if std::mem::replace(&mut ask.cancelled, true) {
+            return None;
         }
+        let ask = ask.clone();
+        self.release(&ask);
+        let request = ask.request;
+        self.outputs.push_back(Output::Cancel { peer, request });
+        Some(ask.block)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::BLOCK_LEN;
+use super::{BLOCK_LEN, Wanted};
 use crate::runs::Runs;
 
 /// A peer is kept busy for this long beyond a round trip.
@@ -59,13 +59,15 @@ pub(super) struct PeerState {
     strikes: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Ask {
     pub(super) request: u32,
     pub(super) block: usize,
+    /// Positions in `wanted`, all of the block.
+    pub(super) chunks: Vec<usize>,
     /// Bytes of it that have not come.
     pub(super) bytes: u64,
-    /// Somebody else is asked for its block now.
+    /// It was taken back: somebody else may be asked.
     pub(super) cancelled: bool,
 }
 
@@ -112,7 +114,7 @@ impl PeerState {
         self.asked_bytes() < depth
     }
 
-    pub(super) fn ask(&mut self, request: u32, block: usize, bytes: u64, now: Duration) {
+    pub(super) fn ask(&mut self, ask: Ask, now: Duration) {
         if self.asked.is_empty() {
             self.last_progress = now;
             self.sample_start = now;
@@ -120,12 +122,15 @@ impl PeerState {
             self.slow_since = now;
             self.slow_bytes = 0;
         }
-        self.asked.push_back(Ask {
-            request,
-            block,
-            bytes,
-            cancelled: false,
-        });
+        self.asked.push_back(ask);
+    }
+
+    /// Whether it holds a chunk, by index.
+    pub(super) fn has(&self, index: u32) -> bool {
+        match &self.have {
+            Have::All => true,
+            Have::Part(runs) => runs.contains(index),
+        }
     }
 
     pub(super) fn progress(&mut self, request: u32, bytes: u64, now: Duration) {
@@ -154,19 +159,19 @@ impl PeerState {
     }
 
     /// Takes a request off the queue.
-    pub(super) fn end(&mut self, request: u32, missing: &Runs, now: Duration) -> Option<Ask> {
+    pub(super) fn end(&mut self, request: u32, now: Duration) -> Option<Ask> {
         let at = self.asked.iter().position(|ask| ask.request == request)?;
         self.last_progress = now;
-        if !missing.is_empty() {
-            // It has less than it said: believe the answer.
-            self.have = match std::mem::replace(&mut self.have, Have::Part(Runs::new())) {
-                Have::Part(runs) => {
-                    Have::Part(Runs::of(runs.iter().filter(|i| !missing.contains(*i))))
-                }
-                Have::All => Have::Part(Runs::new()),
-            };
-        }
         self.asked.remove(at)
+    }
+
+    /// It has less than it said: its answer is believed.
+    pub(super) fn lack(&mut self, missing: &Runs, wanted: &[Wanted]) {
+        let lacks = |index: &u32| missing.contains(*index);
+        self.have = Have::Part(match &self.have {
+            Have::Part(runs) => Runs::of(runs.iter().filter(|index| !lacks(index))),
+            Have::All => Runs::of(wanted.iter().map(|w| w.index).filter(|index| !lacks(index))),
+        });
     }
 
     /// Counts a fault; true if it was one too many.

@@ -85,6 +85,7 @@ fn run(wanted: Vec<Wanted>, links: &[Link], positions: &[u32], seed: u64) -> Out
                     peer,
                     request,
                     chunks,
+                    ..
                 } => {
                     let arrival = now + links[peer as usize].rtt;
                     queues[peer as usize].push_back((request, chunks, arrival));

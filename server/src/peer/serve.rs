@@ -134,10 +134,9 @@ impl Server {
                     self.send(link, send, FetchReply::Have(have)).await?;
                 }
                 FetchRequest::Get { request, chunks } => {
-                    // What was asked for first is sent first, whichever stream it is on.
-                    let _closed = send.set_priority(priority(request));
                     let cancelled = cancelled.lock().remove(&request);
-                    let missing = match opened.as_ref().filter(|_| !cancelled) {
+                    let missing = match &opened {
+                        _ if cancelled => Runs::new(),
                         None => chunks,
                         Some(opened) => {
                             let (missing, used) = self
@@ -151,6 +150,9 @@ impl Server {
                         .await?;
                 }
                 FetchRequest::Class(class) => work.set_class(class),
+                FetchRequest::First => {
+                    let _closed = send.set_priority(1);
+                }
                 FetchRequest::Cancel { .. } => {}
             }
         }
@@ -276,11 +278,6 @@ impl Server {
         }
         Ok((Runs::of(missing), encoder))
     }
-}
-
-/// The priority of a stream that answers a request: numbers ascend in the order of asking.
-fn priority(request: u32) -> i32 {
-    -i32::try_from(request).unwrap_or(i32::MAX)
 }
 
 /// Frames of the chunks that are there, and the indexes of those that are not.

@@ -190,9 +190,11 @@ impl Task {
                     peer,
                     request,
                     chunks,
+                    first,
                 } => {
                     let session = self.holders.get_mut(peer);
-                    (peer, session.map(|session| session.get(request, chunks)))
+                    let sent = session.map(|session| session.get(request, chunks, first));
+                    (peer, sent)
                 }
                 Output::Cancel { peer, request } => {
                     let session = self.holders.get_mut(peer);
