@@ -190,7 +190,7 @@ impl World {
             };
             // The two good ones may have to be taken together.
             let has = |index: &u32| match (swarm, fault) {
-                (_, Fault::Boasts) => index % 2 == 0,
+                (_, Fault::Boasts) => index.is_multiple_of(2),
                 (true, _) if good => *index as usize % 2 == number,
                 _ => true,
             };
