@@ -11,7 +11,7 @@ mod goodput;
 mod holders;
 mod killed;
 mod partition;
-mod site;
+pub(crate) mod site;
 mod transfer;
 
 use std::path::PathBuf;

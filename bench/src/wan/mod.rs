@@ -32,6 +32,7 @@ mod units;
 
 pub use control::ask;
 pub use counters::{Count, Counters, Lateness, PairCount, PairCounters, SiteCount, SiteCounters};
+pub(crate) use emulator::TUN;
 pub use emulator::{Emulator, Error};
 pub use event::{Event, TimedEvent};
 pub use fabric::Fabric;
@@ -39,4 +40,5 @@ pub use netns::clean_stale;
 pub use network::{Link, Loss, Network, NetworkError, PortConfig, SITES_MAX, Site, SiteId};
 pub use port::Packet;
 pub use topology::{LinkSpec, Matrix, PairSpec, SiteSpec, Topology, TopologyError};
+pub(crate) use units::optional_duration;
 pub use units::{QueueLimit, Rate, UnitError, parse_duration, parse_size};

@@ -230,16 +230,16 @@ pub(super) mod duration {
 
 /// `#[serde(with)]` for an optional [`Duration`]; the field needs `default` and must be skipped
 /// when it is `None`.
-pub(super) mod optional_duration {
+pub(crate) mod optional_duration {
     use super::{Deserializer, Duration, Serializer, duration};
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Duration>, D::Error> {
         duration::deserialize(deserializer).map(Some)
     }
 
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         time: &Option<Duration>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {

@@ -13,7 +13,7 @@ use vitrail_proto::wire::{Answer, MESSAGE_LEN_MAX, Progress, ProgressState, Ques
 use super::Peers;
 use super::links::Link;
 use super::message::{self, MessageError};
-use crate::catalogue::Image;
+use crate::catalogue::{Image, Intent};
 
 /// Near sites that are asked for an unknown image.
 const ASKED_MAX: usize = 3;
@@ -42,7 +42,7 @@ impl Peers {
                 message::write(&mut send, &answer.encode()).await?;
             }
             Question::Hold(id) => {
-                let mut hold = Hold::begin(self.clone(), id);
+                let mut hold = Hold::begin(self.clone(), id, Some(Intent::Keep));
                 loop {
                     let progress = hold.next().await;
                     let running = progress.state == ProgressState::Running;
@@ -51,6 +51,14 @@ impl Peers {
                         break;
                     }
                 }
+            }
+            Question::Vouch(id) => {
+                let yes = self.vouches(id).await;
+                message::write(&mut send, &Answer::Vouched(yes).encode()).await?;
+            }
+            Question::Evict(id) => {
+                let evicted = self.evict(id).await;
+                message::write(&mut send, &Answer::Evicted(evicted).encode()).await?;
             }
         }
         let _ended = send.finish();
@@ -121,6 +129,14 @@ impl Peers {
     }
 }
 
+/// The one answer to a question.
+pub(super) async fn ask_once(link: &Link, question: &Question) -> Result<Answer, MessageError> {
+    let (_send, mut recv) = ask(link, question).await?;
+    let bytes = message::read(&mut recv, MESSAGE_LEN_MAX).await?;
+    let bytes = bytes.ok_or(MessageError::Unexpected("no answer"))?;
+    Ok(Answer::decode(&bytes)?)
+}
+
 async fn ask(link: &Link, question: &Question) -> Result<(SendStream, RecvStream), MessageError> {
     let lost = |error: String| MessageError::Lost(error);
     let (mut send, recv) = link
@@ -149,7 +165,7 @@ async fn ask_record(link: &Link, id: Uuid) -> Result<Option<Record>, MessageErro
             }
             Ok(Some(record))
         }
-        Answer::Progress(_) => Err(MessageError::Unexpected("progress of nothing")),
+        _ => Err(MessageError::Unexpected("an answer to another question")),
     }
 }
 
@@ -171,12 +187,13 @@ struct Follow {
 }
 
 impl Hold {
-    pub(super) fn begin(peers: Arc<Peers>, id: Uuid) -> Self {
+    /// With the intent that the copy is to have from here on.
+    pub(super) fn begin(peers: Arc<Peers>, id: Uuid, intent: Option<Intent>) -> Self {
         let follow = Arc::new(Follow::default());
         let (this, followed) = (peers.clone(), follow.clone());
         let task = peers
             .tasks
-            .spawn(async move { this.hold(id, &followed).await });
+            .spawn(async move { this.hold(id, intent, &followed).await });
         Self {
             peers,
             task,
@@ -222,7 +239,12 @@ impl Drop for Hold {
 
 impl Peers {
     /// Brings this site to hold an image, durably.
-    async fn hold(self: &Arc<Self>, id: Uuid, follow: &Follow) -> Result<(), String> {
+    async fn hold(
+        self: &Arc<Self>,
+        id: Uuid,
+        intent: Option<Intent>,
+        follow: &Follow,
+    ) -> Result<(), String> {
         let has_data = |image: Option<&Image>| image.is_some_and(|image| image.data.is_some());
         if !has_data(self.catalogue.get(id).as_deref()) {
             self.learn_image(id, has_data).await;
@@ -234,6 +256,12 @@ impl Peers {
             Some(Some(data)) => data,
         };
         let lease = self.store.lease();
+        lease.add_manifest(data.manifest);
+        let catalogue = self.catalogue.clone();
+        super::serve::blocking(move || catalogue.copies().set(data.manifest, intent))
+            .await
+            .ok_or("writing failed")?
+            .map_err(|error| error.to_string())?;
         let manifest = self.ensure_manifest(data.manifest, &lease).await?;
         let _first = follow.total_bytes.set(manifest.data_size());
         match self.pull(data.manifest, Some(id), true, None).await? {
@@ -250,7 +278,7 @@ impl Peers {
                     .map_err(|error| error.to_string())?;
             }
         }
-        self.holding_changed(data.manifest).await;
+        self.copy_arrived(data.manifest).await;
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use vitrail_proto::wire::{Progress, ProgressState};
 
 use super::Peers;
 use super::ask::Hold;
+use crate::catalogue::Intent;
 
 /// How often a site that was lost, or does not know the image yet, is asked again, and after how long.
 const TRIES: u32 = 5;
@@ -108,7 +109,9 @@ impl Peers {
                     // A reader that is slow or gone does not stop the work.
                     let _dropped = lines.try_send(latest.clone());
                 };
-                self.hold_once(image, site, &mut tell).await
+                let held = self.hold_once(image, site, &mut tell);
+                let held = self.stop.run_until_cancelled(held).await;
+                held.unwrap_or_else(|| Err("this site is stopping".into()))
             };
             match result {
                 Ok(()) => {
@@ -148,7 +151,7 @@ impl Peers {
         tell: &mut (dyn FnMut(&Progress) + Send),
     ) -> Result<(), String> {
         if site == self.site {
-            let mut hold = Hold::begin(self.clone(), image);
+            let mut hold = Hold::begin(self.clone(), image, Some(Intent::Keep));
             loop {
                 let progress = hold.next().await;
                 tell(&progress);

@@ -12,7 +12,8 @@ sys.path.insert(0, str(REPOSITORY / "server/tests/openstack"))
 
 from glance_server import Glance  # noqa: E402
 from keystone_server import Keystone  # noqa: E402
-from sites import mesh  # noqa: E402
+from personas import PASSWORD, PERSONAS  # noqa: E402
+from vitrail_site import mesh  # noqa: E402
 
 STORES = """
 [north]
@@ -20,11 +21,32 @@ store_description = The site next to this Glance
 vitrail_store_endpoints = {north}
 vitrail_store_timeout = 20
 vitrail_store_retries = 1
+auth_section = site_user
 
 [south]
 store_description = A site far away
 vitrail_store_endpoints = {south}/v2
 vitrail_store_timeout = 20
+auth_section = site_user
+
+[everywhere]
+store_description = Both sites, written here and fetched there
+vitrail_store_endpoints = {north}
+vitrail_store_sites = south
+auth_section = site_user
+
+[site_user]
+auth_type = password
+auth_url = {auth_url}
+username = {user}
+password = {password}
+project_name = {project}
+user_domain_id = default
+project_domain_id = default
+"""
+OPTIONS = """
+enabled_import_methods = [copy-image, glance-direct]
+show_multiple_locations = true
 """
 
 
@@ -35,36 +57,69 @@ def keystone(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def sites(tmp_path_factory):
-    started = mesh(tmp_path_factory.mktemp("mesh"), "north", "south")
+def sites(keystone, tmp_path_factory):
+    started = mesh(keystone.url, tmp_path_factory.mktemp("mesh"), "north", "south")
     yield started
     for site in started:
         site.stop()
 
 
 @pytest.fixture(scope="session")
-def north(sites):
-    return sites[0]
+def north(keystone, sites):
+    return Objects(sites[0], keystone.token("service"))
 
 
 @pytest.fixture(scope="session")
-def south(sites):
-    return sites[1]
+def south(keystone, sites):
+    return Objects(sites[1], keystone.token("service"))
 
 
 @pytest.fixture(scope="session")
 def glance(keystone, sites, tmp_path_factory):
     north, south = sites
+    user = PERSONAS["service"]
     server = Glance(
         keystone,
         tmp_path_factory.mktemp("glance"),
-        stores={"north": "vitrail", "south": "vitrail", "files": "file"},
-        sections=STORES.format(north=north.url, south=south.url),
-        options="enabled_import_methods = [copy-image, glance-direct]\nshow_multiple_locations = true",
+        stores={"north": "vitrail", "south": "vitrail", "everywhere": "vitrail", "files": "file"},
+        sections=STORES.format(
+            north=north.url,
+            south=south.url,
+            auth_url=keystone.url,
+            user=user.user,
+            password=PASSWORD,
+            project=user.project,
+        ),
+        options=OPTIONS,
     )
     with server:
         keystone.register_image_endpoint(server.url)
         yield Client(server, keystone.token("admin"))
+
+
+class Objects:
+    """What a site keeps for Glance, as the user sees it who stands in Glance's configuration."""
+
+    def __init__(self, site, token):
+        self.site = site
+        self._session = requests.Session()
+        self._session.headers["X-Auth-Token"] = token
+
+    def __call__(self, **filters):
+        """Return the documents of hidden images."""
+        answer = self._session.get(f"{self.site.url}/v2/images", params={"os_hidden": "true"} | filters, timeout=30)
+        answer.raise_for_status()
+        return answer.json()["images"]
+
+    def read(self, object_id):
+        """Return an object's bytes and their MD5 as the site tells it."""
+        answer = self._session.get(f"{self.site.url}/v2/images/{object_id}/file", timeout=60)
+        answer.raise_for_status()
+        return answer.content, answer.headers["Content-MD5"]
+
+    def pack_bytes(self):
+        """Return what the packs of the site's store take."""
+        return self.site.operator("/v1/store")["pack_bytes"]
 
 
 class Client:

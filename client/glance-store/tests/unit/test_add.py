@@ -6,8 +6,10 @@ import uuid
 
 import pytest
 from glance_store import exceptions
+from keystoneauth1.plugin import BaseAuthPlugin
 from stores import section
 
+from glance_store_vitrail import options
 from glance_store_vitrail.site import Unavailable
 
 IMAGE = str(uuid.uuid4())
@@ -144,6 +146,28 @@ def test_refused_credentials_deny_writing(store, site):
     site.token = "secret"
     with pytest.raises(exceptions.StorageWriteDenied):
         add(store)
+
+
+class Renewable(BaseAuthPlugin):
+    """A token that could be had anew."""
+
+    def get_token(self, *_):
+        return "token"
+
+    def invalidate(self):
+        return True
+
+
+def test_data_is_not_sent_again_with_a_new_token(configured, site, monkeypatch):
+    monkeypatch.setattr(options.loading, "load_auth_from_conf_options", lambda *_: Renewable())
+    store = configured(section(site.url))
+    site.fault("PUT", "/file", status=401)
+    with pytest.raises(exceptions.StorageWriteDenied):
+        add(store)
+    assert len(site.asked("PUT")) == 1
+    # Anything else may be asked again.
+    site.fault("POST", status=401)
+    add(store)
 
 
 def test_what_a_broken_upload_left_is_replaced(store, site):

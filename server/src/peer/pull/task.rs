@@ -133,7 +133,7 @@ impl Task {
         peers.pulls.learn(account.seen_rates(&pull));
         if result.is_ok() {
             peers.metrics.pull(receipt.seconds, receipt.bound_seconds);
-            peers.holding_changed(handle.manifest_id).await;
+            peers.copy_arrived(handle.manifest_id).await;
         }
         peers.receipts.add(receipt);
         peers.pulls.remove(&handle);
