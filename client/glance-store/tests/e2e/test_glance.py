@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -79,6 +80,38 @@ def test_a_deleted_image_is_gone_everywhere(glance, north, south, image):
     assert object_id not in {o["id"] for o in north()}
     wait("south forgets the object", lambda: object_id not in {o["id"] for o in south()})
     assert glance.download(image).status_code == 404
+
+
+def test_an_import_to_both_sites(glance, north, south, data):
+    image = glance.create()
+    headers = {"Content-Type": "application/octet-stream"}
+    assert glance("PUT", f"/images/{image}/stage", data=data, headers=headers).status_code == 204
+    body = {"method": {"name": "glance-direct"}, "stores": ["north", "south"]}
+    assert glance("POST", f"/images/{image}/import", json=body).status_code == 202
+    wait("the import is done", lambda: glance.show(image).get("stores") == "north,south")
+    wait("the image is active", lambda: glance.show(image)["status"] == "active")
+    for objects in (north, south):
+        assert objects.read(glance.object(image, objects.site.name))[0] == data
+
+
+def test_many_download_at_once(glance, image, data):
+    with ThreadPoolExecutor(6) as threads:
+        answers = threads.map(lambda _: glance.download(image).content == data, range(12))
+        assert all(answers)
+
+
+def test_an_image_that_is_deleted_while_it_is_uploaded(glance, north, data):
+    image = glance.create()
+
+    def interrupted():
+        for count, piece in enumerate(pieces(data)):
+            if count == 12:
+                wait("the upload has begun", lambda: north(name=image, status="saving"))
+                assert glance("DELETE", f"/images/{image}").status_code == 204
+            yield piece
+
+    assert glance.upload(image, interrupted()).status_code == 410
+    assert north(name=image) == []
 
 
 def test_a_copy_to_the_files_and_back(glance, north, image, data):
