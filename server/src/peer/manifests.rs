@@ -353,3 +353,40 @@ impl Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_make_room() {
+        let mut kept = Kept::default();
+        let id = |number: u8| ManifestId::of(&[number]);
+        for number in 0..5 {
+            kept.add(id(number), vec![number; AHEAD_BYTES_MAX / 4].into());
+        }
+        assert_eq!(kept.take(id(0)), None);
+        assert_eq!(kept.take(id(1)), Some(vec![1; AHEAD_BYTES_MAX / 4].into()));
+        assert_eq!(kept.take(id(1)), None, "taken before");
+        // There is room for another now.
+        kept.add(id(5), vec![5; AHEAD_BYTES_MAX / 4].into());
+        assert!([2, 3, 4, 5].map(|number| kept.take(id(number)).is_some()) == [true; 4]);
+        assert_eq!(kept.len, 0);
+    }
+
+    #[tokio::test]
+    async fn work_is_done_once_and_all_hear_of_it() {
+        let flights = Flights::default();
+        let id = ManifestId::of(b"m");
+        let (first, teller) = flights.join_or_begin(id);
+        let (second, none) = flights.join_or_begin(id);
+        assert!(none.is_none());
+        flights.end(id, &teller.unwrap(), Ok(7));
+        assert_eq!(outcome(first).await, Ok(7));
+        assert_eq!(outcome(second).await, Ok(7));
+        // It is over: the next begins anew, and one that is given up is heard of too.
+        let (third, teller) = flights.join_or_begin(id);
+        drop(teller.unwrap());
+        outcome(third).await.unwrap_err();
+    }
+}
