@@ -81,6 +81,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// What images are accepted.
     pub images: ImagesConfig,
+    /// Bytes that do not come as an upload.
+    pub import: ImportConfig,
     /// How much projects may have.
     pub quotas: QuotasConfig,
     /// Logging.
@@ -332,6 +334,11 @@ pub struct ImagesConfig {
     pub size_cap: ByteSize,
     /// Whether content must be of the declared disk format. Default true.
     pub require_format_match: bool,
+    /// Whether documents have `locations`, one for each site that holds the image, and patches may add the URL of bytes
+    /// to be taken over. Default false.
+    pub show_multiple_locations: bool,
+    /// Whether documents have `direct_url`, the first of the locations. Default false.
+    pub show_direct_url: bool,
 }
 
 impl Default for ImagesConfig {
@@ -339,6 +346,86 @@ impl Default for ImagesConfig {
         Self {
             size_cap: ByteSize(1 << 40),
             require_format_match: true,
+            show_multiple_locations: false,
+            show_direct_url: false,
+        }
+    }
+}
+
+/// How an import gets at the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImportMethod {
+    /// They were staged.
+    GlanceDirect,
+    /// They are read from a URL.
+    WebDownload,
+    /// The image has them; more sites shall.
+    CopyImage,
+}
+
+impl ImportMethod {
+    /// All, in the order in which they are listed.
+    pub const ALL: [Self; 3] = [Self::GlanceDirect, Self::WebDownload, Self::CopyImage];
+
+    /// The API's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GlanceDirect => "glance-direct",
+            Self::WebDownload => "web-download",
+            Self::CopyImage => "copy-image",
+        }
+    }
+}
+
+/// `[import]`. What is denied is refused; of the rest, what is allowed is taken, and an empty list of what is allowed
+/// allows everything.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImportConfig {
+    /// Methods that are offered. Default: all.
+    pub methods: Vec<ImportMethod>,
+    /// Most bytes that wait at this site to be imported. Default 100 GiB.
+    pub staging_cap: ByteSize,
+    /// Most seconds that a download may take. Default 6 hours.
+    pub download_time_max_s: u64,
+    /// Schemes of URLs; `http` and `https` are the only ones that are known. Default: both.
+    pub allowed_schemes: Vec<String>,
+    /// Default: none.
+    pub denied_schemes: Vec<String>,
+    /// Hosts of URLs, as they are written there. Default: all.
+    pub allowed_hosts: Vec<String>,
+    /// Default: none.
+    pub denied_hosts: Vec<String>,
+    /// Ports. Default 80 and 443.
+    pub allowed_ports: Vec<u16>,
+    /// Default: none.
+    pub denied_ports: Vec<u16>,
+    /// Whether hosts may have addresses that are not of the public Internet: loopback, private, link-local and the
+    /// like. Anybody who may import could then read what only this site can reach. Default false.
+    pub allow_private: bool,
+}
+
+impl ImportConfig {
+    /// Whether a method is offered.
+    pub fn offers(&self, method: ImportMethod) -> bool {
+        self.methods.contains(&method)
+    }
+}
+
+impl Default for ImportConfig {
+    fn default() -> Self {
+        Self {
+            methods: ImportMethod::ALL.to_vec(),
+            staging_cap: ByteSize(100 << 30),
+            download_time_max_s: 6 * 3600,
+            allowed_schemes: vec!["http".into(), "https".into()],
+            denied_schemes: Vec::new(),
+            allowed_hosts: Vec::new(),
+            denied_hosts: Vec::new(),
+            allowed_ports: vec![80, 443],
+            denied_ports: Vec::new(),
+            allow_private: false,
         }
     }
 }

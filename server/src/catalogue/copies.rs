@@ -49,6 +49,7 @@ pub struct Copies {
     /// meanwhile keeps them.
     leaving: RwLock<HashSet<ManifestId>>,
     evicted: Notify,
+    wanted: Notify,
 }
 
 impl Copies {
@@ -75,6 +76,7 @@ impl Copies {
             intents: RwLock::new(intents),
             leaving: RwLock::default(),
             evicted: Notify::new(),
+            wanted: Notify::new(),
         })
     }
 
@@ -112,10 +114,17 @@ impl Copies {
             Some(intent) => intents.insert(id, intent),
             None => intents.remove(&id),
         };
-        if intent == Some(Intent::Evict) {
-            self.evicted.notify_one();
+        match intent {
+            Some(Intent::Evict) => self.evicted.notify_one(),
+            Some(Intent::Fetch) => self.wanted.notify_one(),
+            Some(Intent::Keep) | None => {}
         }
         Ok(())
+    }
+
+    /// Waits until another copy is to be fetched.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// Waits until another copy was given up.

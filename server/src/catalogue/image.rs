@@ -35,8 +35,11 @@ pub mod field {
     pub const DISK_FORMAT: &str = "disk_format";
     pub const CONTAINER_FORMAT: &str = "container_format";
     pub const UPDATED_AT: &str = "updated_at";
-    /// Site that is receiving the image's bytes while its status is `saving`.
+    /// Site that is receiving bytes for the image.
     pub const SAVING_AT: &str = "saving_at";
+    /// What the bytes are that wait to be imported, and the site that received them.
+    pub const STAGED: &str = "staged";
+    pub const STAGED_AT: &str = "staged_at";
     /// Stores that an import or copy is still to bring the image to, a comma between them.
     pub const IMPORTING_TO: &str = "importing_to";
     /// Stores that the last import or copy did not bring the image to.
@@ -52,6 +55,8 @@ pub mod field {
 pub enum Status {
     Queued,
     Saving,
+    Uploading,
+    Importing,
     Active,
     Deactivated,
 }
@@ -62,6 +67,8 @@ impl Status {
         match self {
             Self::Queued => "queued",
             Self::Saving => "saving",
+            Self::Uploading => "uploading",
+            Self::Importing => "importing",
             Self::Active => "active",
             Self::Deactivated => "deactivated",
         }
@@ -167,8 +174,10 @@ pub struct Image {
     pub properties: BTreeMap<String, String>,
     /// Projects that it is shared with. They count while its visibility is `shared`.
     pub members: BTreeMap<String, Member>,
-    /// Site that is receiving its bytes.
+    /// Site that is receiving bytes for it.
     pub saving_at: Option<String>,
+    /// Bytes that wait to be imported.
+    pub staged: Option<Staged>,
     /// Of the last import or copy; none if there was none.
     pub importing_to: Option<String>,
     pub failed_import: Option<String>,
@@ -176,6 +185,15 @@ pub struct Image {
     pub import: Option<Import>,
     /// Ended ones may have expired.
     pub tasks: Vec<Task>,
+}
+
+/// Bytes that wait to be imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staged {
+    /// What they are; without a virtual size, since they were not inspected.
+    pub data: Data,
+    /// The site that received them.
+    pub site: String,
 }
 
 /// An import or copy that is under way: no other may begin.
@@ -188,14 +206,20 @@ pub struct Import {
 }
 
 impl Image {
-    /// Bytes of the image, once it has any.
-    pub fn size(&self) -> Option<u64> {
-        self.data.as_ref().map(|data| data.size)
+    /// Its bytes, or else those that are to be its.
+    fn data_or_staged(&self) -> Option<&Data> {
+        let staged = self.staged.as_ref().map(|staged| &staged.data);
+        self.data.as_ref().or(staged)
     }
 
-    /// The manifest of its bytes, once it has any.
+    /// Number of its bytes, once it has or is to have any.
+    pub fn size(&self) -> Option<u64> {
+        self.data_or_staged().map(|data| data.size)
+    }
+
+    /// The manifest of its bytes, once it has or is to have any.
     pub fn manifest(&self) -> Option<ManifestId> {
-        self.data.as_ref().map(|data| data.manifest)
+        self.data_or_staged().map(|data| data.manifest)
     }
 
     /// The changes that add a task and forget those that have expired or are too many.
@@ -218,8 +242,15 @@ impl Image {
     /// and failed.
     pub fn abandoned(&self, reason: &str, now_ms: u64) -> Changes {
         let mut changes = Changes::new();
-        if self.status == Status::Saving {
-            changes.set_status(Status::Queued);
+        match self.status {
+            // What is staged can be imported again.
+            Status::Uploading | Status::Importing if self.staged.is_some() => {
+                changes.set_status(Status::Uploading);
+            }
+            Status::Saving | Status::Uploading | Status::Importing => {
+                changes.set_status(Status::Queued);
+            }
+            Status::Queued | Status::Active | Status::Deactivated => {}
         }
         changes.set_text(field::SAVING_AT, None);
         if let Some(import) = &self.import {
@@ -258,15 +289,21 @@ impl Image {
             Some(Value::Int(number)) => Some(*number),
             _ => None,
         };
-        let data = match record.get(DATA) {
+        let data = |key| match record.get(key) {
             Some(Value::Data(data)) => Some(data.clone()),
             _ => None,
         };
+        let staged = data(field::STAGED)
+            .zip(text(field::STAGED_AT))
+            .map(|(data, site)| Staged { data, site });
+        let data = data(DATA);
         // Bytes decide: a status that arrives late or from a lost race cannot contradict them.
         let status = match (&data, text(field::STATUS).as_deref()) {
             (Some(_), Some("deactivated")) => Status::Deactivated,
             (Some(_), _) => Status::Active,
             (None, Some("saving")) => Status::Saving,
+            (None, Some("uploading")) => Status::Uploading,
+            (None, Some("importing")) => Status::Importing,
             (None, _) => Status::Queued,
         };
         let created_at = record.created.unix_ms();
@@ -312,6 +349,7 @@ impl Image {
             properties,
             members,
             saving_at: text(field::SAVING_AT),
+            staged,
             importing_to: text(field::IMPORTING_TO),
             failed_import: text(field::FAILED_IMPORT),
             import,

@@ -22,7 +22,7 @@ use vitrail_proto::id::ManifestId;
 use vitrail_proto::record::{FIELDS_MAX, Merge, Record, Value};
 
 pub use copies::{Copies, Intent, SPACE as COPIES_SPACE};
-pub use image::{Changes, Image, Import, Member, MemberStatus, Status, Visibility, field};
+pub use image::{Changes, Image, Import, Member, MemberStatus, Staged, Status, Visibility, field};
 pub use task::{Task, TaskKind, TaskStatus};
 
 /// The catalogue's space in the database.

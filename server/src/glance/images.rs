@@ -5,12 +5,14 @@ use hyper::{Response, StatusCode};
 use uuid::Uuid;
 
 use super::error::shown;
+use super::import::Asker;
 use super::quota::Quota;
 use super::request::{Call, parse_id};
 use super::route::expect_no_body;
 use super::validate::{self, Kind};
 use super::{
-    ApiError, ApiResult, Body, blocking, document, empty, import, json, patch, stores, versions,
+    ApiError, ApiResult, Body, blocking, document, empty, import, json, locations, patch, stores,
+    versions,
 };
 use crate::auth::policy::{self, Action};
 use crate::catalogue::{Changes, Image, Status, field};
@@ -129,7 +131,13 @@ pub(super) async fn update(call: Call, id: &str) -> ApiResult<Response<Body>> {
     let image = call.image_for(id, Action::ModifyImage)?;
     let (api, who) = (call.api.clone(), call.identity.clone());
     let catalogue = api.catalogue.clone();
+    let asker = Asker::of(&call);
     let operations = patch::parse(syntax, &call.json().await?)?;
+    if let Some(change) = patch::of_locations(&operations)? {
+        locations::change(&api, &who, &image, change, asker).await?;
+        let image = catalogue.get(image.id).unwrap_or(image);
+        return Ok(json(StatusCode::OK, &document::image(&api, &image)));
+    }
     let image = blocking(move || {
         // Checked again on the image as it is now: all operations happen, or none.
         catalogue.modify(image.id, |image| patch::apply(&operations, image, &who))

@@ -4,13 +4,17 @@
 //! difference (codes, headers, JSON, order, transitions) the answers are those of Glance, series
 //! 2026.1.
 
+mod cache;
 mod data;
 pub(crate) mod document;
 mod error;
 mod images;
 mod import;
+mod intake;
 mod list;
+mod locations;
 mod members;
+mod metadefs;
 mod patch;
 mod quota;
 mod range;
@@ -25,6 +29,7 @@ mod validate;
 mod versions;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -53,8 +58,8 @@ pub use error::{ApiError, ApiResult};
 /// Body of every answer.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Most uploads at once. Each keeps a blocking thread, of which the runtime has 512 for everything.
-const UPLOADS_MAX: u64 = 128;
+/// Most intakes at once. Each keeps a blocking thread, of which the runtime has 512 for everything.
+const INTAKES_MAX: u64 = 128;
 /// Longest path in bytes that the log shows.
 const LOGGED_PATH_MAX: usize = 300;
 
@@ -68,8 +73,11 @@ pub struct Api {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) collector: Arc<Collector>,
     pub(crate) config: Arc<Config>,
-    /// Uploads that may run at once.
-    pub(crate) uploads: Arc<Semaphore>,
+    /// Intakes that may run at once.
+    pub(crate) intakes: Arc<Semaphore>,
+    /// Bytes of uploads under way that are to be staged.
+    pub(crate) staging: AtomicU64,
+    reads: cache::Reads,
     /// Imports and copies.
     pub(crate) background: TaskTracker,
     /// Ends them.
@@ -87,7 +95,7 @@ impl Api {
         config: Arc<Config>,
         stop: CancellationToken,
     ) -> Self {
-        let uploads_max = (config.store.memory.0 / INGEST_MEMORY).clamp(1, UPLOADS_MAX);
+        let intakes_max = (config.store.memory.0 / INGEST_MEMORY).clamp(1, INTAKES_MAX);
         Self {
             catalogue,
             store: content.store().clone(),
@@ -97,7 +105,9 @@ impl Api {
             metrics,
             collector,
             config,
-            uploads: Arc::new(Semaphore::new(uploads_max as usize)),
+            intakes: Arc::new(Semaphore::new(intakes_max as usize)),
+            staging: AtomicU64::new(0),
+            reads: cache::Reads::default(),
             background: TaskTracker::new(),
             stop,
         }

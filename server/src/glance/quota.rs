@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::request::Call;
 use super::route::expect_no_body;
-use super::{ApiError, ApiResult, Body, json};
+use super::{Api, ApiError, ApiResult, Body, json};
 use crate::catalogue::{Catalogue, Image, Status};
 use crate::config::{QuotaConfig, QuotasConfig};
 
@@ -31,7 +31,10 @@ impl Usage {
             if counts {
                 usage.images += 1;
                 usage.bytes = usage.bytes.saturating_add(image.size().unwrap_or(0));
-                usage.uploading += u64::from(image.status == Status::Saving);
+                usage.uploading += u64::from(matches!(
+                    image.status,
+                    Status::Saving | Status::Uploading | Status::Importing
+                ));
             }
         }
         usage
@@ -60,6 +63,16 @@ impl<'a> Quota<'a> {
             catalogue,
             project,
         })
+    }
+
+    /// What an image counts for.
+    pub(super) fn of_image(api: &'a Api, image: &'a Image) -> Option<Self> {
+        Self::of(&api.config.quotas, &api.catalogue, image.owner.as_deref())
+    }
+
+    /// Refuses that an image gets more bytes than there is room for, if there is a quota.
+    pub(super) fn check(api: &Api, image: &Image, size: u64) -> ApiResult<()> {
+        Quota::of_image(api, image).map_or(Ok(()), |quota| quota.check_size(image, size))
     }
 
     fn usage(&self, without: Option<&Image>) -> Usage {

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use hyper::header::HeaderName;
 use hyper::{Response, StatusCode};
 use serde_json::json;
+use uuid::Uuid;
 use vitrail_proto::wire::Evicted;
 
 use super::request::Call;
@@ -109,11 +110,7 @@ pub(super) async fn delete(call: Call, store: &str, id: &str) -> ApiResult<Respo
             image.status
         )));
     }
-    let evicted = match &api.peers {
-        Some(peers) => peers.evict_at(store, image.id).await,
-        None => Evicted::LastCopy,
-    };
-    match evicted {
+    match evict(api, store, image.id).await {
         Evicted::Done => Ok(empty(StatusCode::NO_CONTENT)),
         Evicted::NotHeld => Err(ApiError::new(
             StatusCode::NOT_FOUND,
@@ -126,6 +123,14 @@ pub(super) async fn delete(call: Call, store: &str, id: &str) -> ApiResult<Respo
         Evicted::Failed(reason) => Err(ApiError::conflict(format!(
             "Site {store} did not give up its copy of image {id}: {reason}."
         ))),
+    }
+}
+
+/// Drives a site to give up its copy of an image.
+pub(super) async fn evict(api: &Api, store: &str, image: Uuid) -> Evicted {
+    match &api.peers {
+        Some(peers) => peers.evict_at(store, image).await,
+        None => Evicted::LastCopy,
     }
 }
 

@@ -7,9 +7,11 @@ use serde_json::json;
 use super::{Body, full};
 use crate::config::ApiConfig;
 
-/// Versions, the current one first. 2.6 (import) and 2.8 (stores) on are left out until they work: a client
-/// must not find what is not there.
-const VERSIONS: [&str; 7] = ["2.7", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0"];
+/// Versions, the current one first.
+const VERSIONS: [&str; 19] = [
+    "2.18", "2.17", "2.16", "2.15", "2.14", "2.13", "2.12", "2.11", "2.10", "2.9", "2.8", "2.7",
+    "2.6", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0",
+];
 
 /// Whether a path's first segment names a version: `v2` or any version that is advertised.
 pub(super) fn is_version(segment: &str) -> bool {

@@ -15,6 +15,7 @@ mod identity;
 pub mod links;
 mod manifests;
 mod message;
+mod prefetch;
 mod preseed;
 mod pull;
 pub mod receipt;
@@ -48,6 +49,7 @@ use identity::Files;
 use links::{Link, Links, NewLink, code};
 use manifests::Manifests;
 use message::MessageError;
+pub use prefetch::CachedCopy;
 pub use preseed::{PreseedProgress, PreseedResult};
 use pull::Pulls;
 pub use pull::{Interest, PullHandle};
@@ -144,6 +146,7 @@ impl Peers {
             .tasks
             .spawn(peers.clone().run(new_links, stop.clone()));
         peers.tasks.spawn(peers.clone().fetch_manifests_ahead());
+        peers.tasks.spawn(peers.clone().prefetch(stop.clone()));
         peers.clone().start_gossip(stop);
         Ok(Some(peers))
     }

@@ -92,6 +92,40 @@ fn paths_and_methods_that_are_not_there() {
 }
 
 #[test]
+fn metadata_definitions_can_be_read() {
+    let site = Site::start();
+    let list = site
+        .get("/v2/metadefs/namespaces?limit=1")
+        .expect(200)
+        .json();
+    assert_eq!(list["namespaces"], json!([]));
+    assert_eq!(list["first"], "/v2/metadefs/namespaces?limit=1");
+    site.get("/v2/metadefs/resource_types").expect(200);
+    site.get("/v2/metadefs/namespaces/nonesuch").expect(404);
+    for name in [
+        "namespace",
+        "namespaces",
+        "object",
+        "objects",
+        "property",
+        "properties",
+        "resource_type",
+        "resource_types",
+        "tag",
+        "tags",
+    ] {
+        let schema = site.get(&format!("/v2/schemas/metadefs/{name}"));
+        assert!(
+            schema.expect(200).json()["properties"].is_object(),
+            "{name}"
+        );
+    }
+    site.get("/v2/schemas/metadefs/nonesuch").expect(404);
+    let new = site.request("POST", "/v2/metadefs/namespaces");
+    new.json(&json!({"namespace": "x"})).send().expect(403);
+}
+
+#[test]
 fn errors_speak_as_they_are_asked_to() {
     let site = Site::start();
     let get = |accept: &str| {

@@ -6,6 +6,7 @@
 mod http;
 mod keystone;
 mod site;
+mod web;
 
 mod auth;
 mod bounds;
@@ -16,8 +17,10 @@ mod data_dir;
 mod discovery;
 mod full_disk;
 mod https;
+mod import;
 mod life;
 mod list;
+mod locations;
 mod logs;
 mod patch;
 mod quota;

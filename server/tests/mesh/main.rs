@@ -11,6 +11,7 @@ mod keystone;
 #[path = "../api/site.rs"]
 mod site;
 
+mod cache;
 mod healing;
 mod identity;
 mod limits;

@@ -158,3 +158,35 @@ fn an_upload_for_another_store_goes_there() {
     wait_for_stores(lyon, &id, "lyon,paris");
     assert!(lyon.download(&id) == bytes);
 }
+
+#[test]
+fn staged_at_one_site_imported_at_another() {
+    let mesh = Mesh::start(&["paris", "lyon", "nice"]);
+    let [paris, lyon, nice] = &mesh.sites[..] else {
+        panic!("three sites")
+    };
+    let bytes = noise(54, 2 * MB);
+    let id = paris.create(json!({}));
+    paris
+        .request("PUT", &format!("/v2/images/{id}/stage"))
+        .header("Content-Type", "application/octet-stream")
+        .bytes(bytes.clone())
+        .send()
+        .expect(204);
+    wait("the other site knows", || {
+        let answer = lyon.get(&format!("/v2/images/{id}"));
+        answer.status == 200
+            && answer.json()["status"] == "uploading"
+            && answer.json()["size"] == bytes.len()
+    });
+    let body = json!({"method": {"name": "glance-direct"}, "stores": ["lyon", "nice"]});
+    import(lyon, &id, &body).expect(202);
+    wait_for_stores(nice, &id, "lyon,nice,paris");
+    assert!(nice.download(&id) == bytes);
+    wait_for_stores(paris, &id, "lyon,nice,paris");
+    let tasks = paris
+        .get(&format!("/v2/images/{id}/tasks"))
+        .expect(200)
+        .json();
+    assert_eq!(tasks["tasks"][0]["status"], "success", "{tasks}");
+}

@@ -3,53 +3,84 @@
 //! The image's record carries everything that clients follow: the task, the stores that are still to come and those that
 //! failed. An import holds the image by `import_task`; [`work`] is what happens then.
 
+pub(super) mod web;
 mod work;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
+use reqwest::Url;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::quota::Quota;
 use super::request::Call;
 use super::{Api, ApiError, ApiResult, Body, blocking, empty, json as json_answer, stores};
 use crate::auth::policy::{self, Action};
 use crate::catalogue::{Image, Status, Task, TaskKind, TaskStatus, field, now_ms};
+use crate::config::{ImportConfig, ImportMethod};
 use work::Work;
 
 /// An import that has held an image for so long does so no more: its site is gone for good.
 const HELD_MAX_MS: u64 = 24 * 3600 * 1000;
 
 /// How an import gets at the bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
 enum Method {
+    /// They were staged.
+    GlanceDirect,
+    /// They are read from a URL, and must have this hash, if one is given.
+    WebDownload(Url, Option<Vec<u8>>),
     /// The image has them; more sites shall.
     CopyImage,
 }
 
 impl Method {
-    /// Checks of the image as it is.
-    fn check(&self, image: &Image) -> ApiResult<()> {
+    fn kind(&self) -> ImportMethod {
         match self {
-            Self::CopyImage if image.status != Status::Active => Err(ApiError::conflict(
-                "Only images with status active can be targeted for copying",
-            )),
-            Self::CopyImage => Ok(()),
-        }
-    }
-
-    /// What a caller must be allowed to do.
-    fn action(&self) -> Action {
-        match self {
-            Self::CopyImage => Action::CopyImage,
+            Self::GlanceDirect => ImportMethod::GlanceDirect,
+            Self::WebDownload(..) => ImportMethod::WebDownload,
+            Self::CopyImage => ImportMethod::CopyImage,
         }
     }
 }
 
+/// Whether an image is as a method needs it.
+fn check(method: ImportMethod, image: &Image) -> ApiResult<()> {
+    let conflict = |why: &str| Err(ApiError::conflict(why));
+    match (method, image.status) {
+        (ImportMethod::CopyImage, Status::Active) => return Ok(()),
+        (ImportMethod::CopyImage, _) => {
+            return conflict("Only images with status active can be targeted for copying");
+        }
+        (_, Status::Active) => {
+            return conflict("Image with status active cannot be target for import");
+        }
+        (ImportMethod::WebDownload, Status::Queued) => {}
+        (ImportMethod::WebDownload, _) => {
+            return conflict("Image needs to be in 'queued' state to use 'web-download' method");
+        }
+        (ImportMethod::GlanceDirect, Status::Uploading) if image.staged.is_some() => {}
+        (ImportMethod::GlanceDirect, _) => {
+            return conflict("Image needs to be staged before 'glance-direct' method can be used");
+        }
+    }
+    if image.container_format.is_none() {
+        return conflict("'container_format' needs to be set before import");
+    }
+    if image.disk_format.is_none() {
+        return conflict("'disk_format' needs to be set before import");
+    }
+    Ok(())
+}
+
 /// Names of the methods that this site offers.
-pub(super) fn methods(_api: &Api) -> Vec<&'static str> {
-    vec!["copy-image"]
+pub(super) fn methods(api: &Api) -> Vec<&'static str> {
+    let offered = ImportMethod::ALL.into_iter();
+    offered
+        .filter(|method| api.config.import.offers(*method))
+        .map(ImportMethod::as_str)
+        .collect()
 }
 
 /// `GET /v2/info/import`
@@ -62,7 +93,9 @@ pub(super) fn info(call: &Call) -> ApiResult<Response<Body>> {
 
 /// What a client asks for.
 struct Wanted {
-    method: Method,
+    method: ImportMethod,
+    /// For a download.
+    uri: Option<String>,
     /// Where the image is to be; none says what `all` says.
     stores: Option<BTreeSet<String>>,
     all: bool,
@@ -71,7 +104,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn parse(body: &Value, offered: &[&str], header: Option<String>) -> ApiResult<Self> {
+    fn parse(body: &Value, config: &ImportConfig, header: Option<String>) -> ApiResult<Self> {
         let bad = |why: String| ApiError::bad_request(why);
         let method = body
             .get("method")
@@ -80,12 +113,11 @@ impl Wanted {
             .get("name")
             .and_then(Value::as_str)
             .ok_or_else(|| bad("Import request requires a 'name' field.".into()))?;
-        if !offered.contains(&name) {
-            return Err(bad(format!(
-                "Unknown import method name '{}'.",
-                name.chars().take(80).collect::<String>()
-            )));
-        }
+        let offered = |method: &ImportMethod| method.as_str() == name && config.offers(*method);
+        let Some(kind) = ImportMethod::ALL.into_iter().find(offered) else {
+            let shown: String = name.chars().take(80).collect();
+            return Err(bad(format!("Unknown import method name '{shown}'.")));
+        };
         let flag = |name: &str, default: bool| match body.get(name) {
             None => Ok(default),
             Some(Value::Bool(flag)) => Ok(*flag),
@@ -94,17 +126,18 @@ impl Wanted {
         let all = flag("all_stores", false)?;
         // Checked, and shown in the task: what arrived somewhere stays there either way.
         let must_succeed = flag("all_stores_must_succeed", true)?;
-        let listed = match body.get("stores") {
-            None => None,
-            Some(list) => Some(parse_stores(list)?),
-        };
+        let listed = body.get("stores").map(parse_stores).transpose()?;
         if all && (listed.is_some() || header.is_some()) {
             return Err(bad(
                 "All_stores parameter can't be used with 'stores' or the x-image-meta-store header"
                     .into(),
             ));
         }
+        let uri = method.get("uri").and_then(Value::as_str).map(str::to_owned);
         let mut shown = json!({"method": {"name": name}});
+        if let (ImportMethod::WebDownload, Some(uri)) = (kind, &uri) {
+            shown["method"]["uri"] = uri.as_str().into();
+        }
         if let Some(stores) = &listed {
             shown["stores"] = json!(stores);
         }
@@ -117,7 +150,8 @@ impl Wanted {
             }
         }
         Ok(Self {
-            method: Method::CopyImage,
+            method: kind,
+            uri,
             stores: listed.or(header.map(|store| BTreeSet::from([store]))),
             all,
             shown,
@@ -137,13 +171,32 @@ impl Wanted {
             if !known.contains(store) {
                 return Err(ApiError::conflict(stores::unknown(store)));
             }
-            if self.method == Method::CopyImage && holding.contains(store) {
+            if holding.contains(store) {
                 return Err(ApiError::bad_request(format!(
                     "Image is already present at store '{store}'"
                 )));
             }
         }
         Ok(targets)
+    }
+
+    /// The method, if the URL that it may need passes the filter.
+    fn method(&self, config: &ImportConfig) -> ApiResult<Method> {
+        let uri = self.uri.as_deref();
+        Ok(match self.method {
+            ImportMethod::GlanceDirect => Method::GlanceDirect,
+            ImportMethod::CopyImage => Method::CopyImage,
+            ImportMethod::WebDownload => {
+                let url = uri.and_then(|uri| web::filtered(uri, config));
+                let url = url.ok_or_else(|| {
+                    let shown: String = uri.unwrap_or("None").chars().take(200).collect();
+                    ApiError::bad_request(format!(
+                        "URI for web-download does not pass filtering: {shown}"
+                    ))
+                })?;
+                Method::WebDownload(url, None)
+            }
+        })
     }
 }
 
@@ -164,17 +217,35 @@ pub(super) async fn import(call: Call, id: &str) -> ApiResult<Response<Body>> {
     let header = stores::in_header(&call);
     let asker = Asker::of(&call);
     let body = call.json().await?;
-    let wanted = Wanted::parse(&body, &methods(&api), header)?;
+    let wanted = Wanted::parse(&body, &api.config.import, header)?;
     let image = found?;
-    wanted.method.check(&image)?;
-    let action = wanted.method.action();
+    check(wanted.method, &image)?;
+    let action = match wanted.method {
+        ImportMethod::GlanceDirect | ImportMethod::WebDownload => Action::ModifyImage,
+        ImportMethod::CopyImage => Action::CopyImage,
+    };
     if !policy::may(&who, action, &image) {
         return Err(ApiError::denied(action));
     }
     let targets = wanted.targets(&api, &image)?;
+    let method = wanted.method(&api.config.import)?;
     let task = asker.task(TaskKind::ApiImageImport, image.id, &targets, &wanted.shown);
-    start(api, image.id, wanted.method, task, targets).await?;
+    start(api, image.id, method, task, targets).await?;
     Ok(empty(StatusCode::ACCEPTED))
+}
+
+/// Begins to take over the bytes behind a URL, which must have this hash, if one is given.
+pub(super) async fn take_over(
+    api: Arc<Api>,
+    id: Uuid,
+    url: Url,
+    sha512: Option<Vec<u8>>,
+    asker: Asker,
+) -> ApiResult<()> {
+    let targets = BTreeSet::from([api.catalogue.site().to_owned()]);
+    let shown = json!({"loc_url": url.as_str()});
+    let task = asker.task(TaskKind::LocationImport, id, &targets, &shown);
+    start(api, id, Method::WebDownload(url, sha512), task, targets).await
 }
 
 /// Brings an image that has just got its bytes to a further store, in the background.
@@ -188,6 +259,7 @@ pub(super) async fn copy(api: Arc<Api>, id: Uuid, store: String, asker: Asker) -
 /// Who asked for a task.
 #[derive(Debug, Clone)]
 pub(super) struct Asker {
+    user: Option<String>,
     project: Option<String>,
     request: String,
 }
@@ -195,6 +267,7 @@ pub(super) struct Asker {
 impl Asker {
     pub(super) fn of(call: &Call) -> Self {
         Self {
+            user: call.identity.user.clone(),
             project: call.identity.project.clone(),
             request: call.request_id.clone(),
         }
@@ -207,7 +280,7 @@ impl Asker {
             kind,
             status: TaskStatus::Processing,
             owner: self.project,
-            user: None,
+            user: self.user,
             request: self.request,
             input: json!({"image_id": image, "backend": targets, "import_req": shown}),
             message: String::new(),
@@ -227,17 +300,24 @@ async fn start(
     targets: BTreeSet<String>,
 ) -> ApiResult<()> {
     let work = Work::new(api.clone(), id, task.clone(), targets.clone());
-    let checked = method.clone();
+    let kind = method.kind();
     blocking(move || {
         api.catalogue.modify(id, |image| {
-            checked.check(image)?;
+            check(kind, image)?;
             if let Some(holder) = holder(image, task.created_at) {
                 return Err(ApiError::conflict(format!(
                     "New operation on image {id} is not permitted as prior operation {holder} is still in \
                      progress"
                 )));
             }
+            if let (ImportMethod::WebDownload, Some(quota)) = (kind, Quota::of_image(&api, image)) {
+                quota.check_new_upload(image)?;
+                quota.check_size(image, 0)?;
+            }
             let mut changes = image.with_task(&task);
+            if kind != ImportMethod::CopyImage {
+                changes.set_status(Status::Importing);
+            }
             changes
                 .set_text(field::IMPORT_TASK, Some(task.id.to_string()))
                 .set_text(field::IMPORT_AT, Some(api.catalogue.site().to_owned()))
