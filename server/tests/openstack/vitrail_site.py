@@ -16,6 +16,7 @@ data_dir = "{directory}/data"
 
 [api]
 listen = "127.0.0.1:{api_port}"
+{api}
 
 [admin]
 listen = "127.0.0.1:{admin_port}"
@@ -58,12 +59,13 @@ class Authority:
 class Site:
     """A running site; `url` is its Image API, `admin_url` that for its operator. It may be stopped and started again."""
 
-    def __init__(self, keystone_url, authority, directory, name, seed=None, more=""):
+    def __init__(self, keystone_url, authority, directory, name, seed=None, more="", api=""):
         self.name = name
         self.directory = Path(directory)
         self.directory.mkdir(parents=True)
         api_port, admin_port, self.peer_port = (processes.free_port() for _ in range(3))
-        self.url = f"http://127.0.0.1:{api_port}"
+        scheme = "https" if "tls_cert" in api else "http"
+        self.url = f"{scheme}://127.0.0.1:{api_port}"
         self.admin_url = f"http://127.0.0.1:{admin_port}"
         authority.issue(name)
         who = PERSONAS["validator"]
@@ -82,14 +84,16 @@ class Site:
                 project=who.project,
                 region=REGION,
                 more=more,
+                api=api,
             )
         )
         self.start()
 
     def start(self):
         command = [binary("vitraild"), "--config", self.directory / "site.toml"]
-        self._server = processes.Server(command, self.url, self.directory / "log")
-        self._server.wait_ready()
+        self._server = processes.Server(command, self.admin_url, self.directory / "log")
+        self._server.wait_ready("/healthz")
+        wait("the site is ready", lambda: requests.get(self.admin_url + "/readyz", timeout=30).ok)
 
     def stop(self):
         self._server.stop()
@@ -112,13 +116,14 @@ class Site:
         self.stop()
 
 
-def mesh(keystone_url, directory, *names):
-    """Starts sites that know each other."""
+def mesh(keystone_url, directory, *names, api=None):
+    """Starts sites that know each other; `api` is what the configuration says of the Image API, by name."""
     authority = Authority(Path(directory) / "authority")
     sites = []
     for name in names:
         seed = sites[0] if sites else None
-        sites.append(Site(keystone_url, authority, Path(directory) / name, name, seed))
+        more = {"api": api[name]} if api and name in api else {}
+        sites.append(Site(keystone_url, authority, Path(directory) / name, name, seed, **more))
     for site in sites:
         wait(f"{site.name} sees all sites", lambda: sum(one["up"] for one in site.operator("/v1/sites")) == len(names))
     return sites

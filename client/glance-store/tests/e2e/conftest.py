@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import trustme
 
 REPOSITORY = Path(__file__).parents[4]
 sys.path.insert(0, str(REPOSITORY / "server/tests/openstack"))
@@ -13,7 +14,7 @@ sys.path.insert(0, str(REPOSITORY / "server/tests/openstack"))
 from glance_server import Glance  # noqa: E402
 from keystone_server import Keystone  # noqa: E402
 from personas import PASSWORD, PERSONAS  # noqa: E402
-from vitrail_site import mesh  # noqa: E402
+from vitrail_site import mesh, wait  # noqa: E402
 
 STORES = """
 [north]
@@ -27,6 +28,7 @@ auth_section = site_user
 store_description = A site far away
 vitrail_store_endpoints = {south}/v2
 vitrail_store_timeout = 20
+cafile = {ca}
 auth_section = site_user
 
 [everywhere]
@@ -57,8 +59,22 @@ def keystone(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def sites(keystone, tmp_path_factory):
-    started = mesh(keystone.url, tmp_path_factory.mktemp("mesh"), "north", "south")
+def authority(tmp_path_factory):
+    """Directory of who signed the certificate of south's Image API, and of that."""
+    directory = tmp_path_factory.mktemp("authority")
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(directory / "ca.crt")
+    issued = ca.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(directory / "south.crt")
+    issued.private_key_pem.write_to_path(directory / "south.key")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def sites(keystone, authority, tmp_path_factory):
+    """Two sites, the second of which speaks HTTPS."""
+    https = f'tls_cert = "{authority}/south.crt"\ntls_key = "{authority}/south.key"'
+    started = mesh(keystone.url, tmp_path_factory.mktemp("mesh"), "north", "south", api={"south": https})
     yield started
     for site in started:
         site.stop()
@@ -70,12 +86,12 @@ def north(keystone, sites):
 
 
 @pytest.fixture(scope="session")
-def south(keystone, sites):
-    return Objects(sites[1], keystone.token("service"))
+def south(keystone, sites, authority):
+    return Objects(sites[1], keystone.token("service"), verify=authority / "ca.crt")
 
 
 @pytest.fixture(scope="session")
-def glance(keystone, sites, tmp_path_factory):
+def glance(keystone, sites, authority, tmp_path_factory):
     north, south = sites
     user = PERSONAS["service"]
     server = Glance(
@@ -85,6 +101,7 @@ def glance(keystone, sites, tmp_path_factory):
         sections=STORES.format(
             north=north.url,
             south=south.url,
+            ca=authority / "ca.crt",
             auth_url=keystone.url,
             user=user.user,
             password=PASSWORD,
@@ -100,20 +117,20 @@ def glance(keystone, sites, tmp_path_factory):
 class Objects:
     """What a site keeps for Glance, as the user sees it who stands in Glance's configuration."""
 
-    def __init__(self, site, token):
+    def __init__(self, site, token, verify=True):
         self.site = site
-        self._session = requests.Session()
-        self._session.headers["X-Auth-Token"] = token
+        self._request = {"headers": {"X-Auth-Token": token}, "verify": verify, "timeout": 60}
 
     def __call__(self, **filters):
         """Return the documents of hidden images."""
-        answer = self._session.get(f"{self.site.url}/v2/images", params={"os_hidden": "true"} | filters, timeout=30)
+        params = {"os_hidden": "true"} | filters
+        answer = requests.get(f"{self.site.url}/v2/images", params=params, **self._request)
         answer.raise_for_status()
         return answer.json()["images"]
 
     def read(self, object_id):
         """Return an object's bytes and their MD5 as the site tells it."""
-        answer = self._session.get(f"{self.site.url}/v2/images/{object_id}/file", timeout=60)
+        answer = requests.get(f"{self.site.url}/v2/images/{object_id}/file", **self._request)
         answer.raise_for_status()
         return answer.content, answer.headers["Content-MD5"]
 
@@ -156,11 +173,17 @@ class Client:
         """Return the answer to a download."""
         return self("GET", f"/images/{image}/file", headers=headers)
 
-    def copy(self, image, *stores):
-        """Ask for copies."""
-        body = {"method": {"name": "copy-image"}, "stores": stores}
+    def run_import(self, image, method, *stores):
+        """Have data brought to stores, and wait until Glance has recorded that; its SQLite takes one writer at once."""
+        body = {"method": {"name": method}, "stores": stores}
         answer = self("POST", f"/images/{image}/import", json=body)
         assert answer.status_code == 202, answer.text
+
+        def ended():
+            tasks = self("GET", f"/images/{image}/tasks").json()["tasks"]
+            return all(task["status"] in ("success", "failure") for task in tasks)
+
+        wait("the import has ended", ended)
 
     def object(self, image, store="north"):
         """Return the id of the object that has an image's data in a store."""

@@ -86,10 +86,9 @@ def test_an_import_to_both_sites(glance, north, south, data):
     image = glance.create()
     headers = {"Content-Type": "application/octet-stream"}
     assert glance("PUT", f"/images/{image}/stage", data=data, headers=headers).status_code == 204
-    body = {"method": {"name": "glance-direct"}, "stores": ["north", "south"]}
-    assert glance("POST", f"/images/{image}/import", json=body).status_code == 202
-    wait("the import is done", lambda: glance.show(image).get("stores") == "north,south")
-    wait("the image is active", lambda: glance.show(image)["status"] == "active")
+    glance.run_import(image, "glance-direct", "north", "south")
+    shown = glance.show(image)
+    assert (shown["status"], shown["stores"]) == ("active", "north,south")
     for objects in (north, south):
         assert objects.read(glance.object(image, objects.site.name))[0] == data
 
@@ -115,21 +114,21 @@ def test_an_image_that_is_deleted_while_it_is_uploaded(glance, north, data):
 
 
 def test_a_copy_to_the_files_and_back(glance, north, image, data):
-    glance.copy(image, "files")
-    wait("the copy is there", lambda: glance.show(image)["stores"] == "north,files")
+    glance.run_import(image, "copy-image", "files")
+    assert glance.show(image)["stores"] == "north,files"
     assert glance("DELETE", f"/stores/north/{image}").status_code == 204
     assert north(name=image) == []
     assert glance.download(image).content == data
-    glance.copy(image, "north")
-    wait("the copy is back", lambda: glance.show(image)["stores"] == "files,north")
+    glance.run_import(image, "copy-image", "north")
+    assert glance.show(image)["stores"] == "files,north"
     assert glance("DELETE", f"/stores/files/{image}").status_code == 204
     assert glance.download(image).content == data
 
 
 def test_a_copy_between_two_sites_is_stored_once(glance, north, image, data):
     before = north.pack_bytes()
-    glance.copy(image, "south")
-    wait("the copy is there", lambda: glance.show(image)["stores"] == "north,south")
+    glance.run_import(image, "copy-image", "south")
+    assert glance.show(image)["stores"] == "north,south"
     objects = {glance.object(image, store) for store in ("north", "south")}
     assert len(objects) == 2
     wait("north knows both objects", lambda: objects <= {o["id"] for o in north(status="active")})
@@ -143,8 +142,8 @@ def test_a_copy_between_two_sites_is_stored_once(glance, north, image, data):
 
 def test_a_copy_to_other_sites_goes_between_the_sites(glance, north, south, image, data):
     before = north.pack_bytes()
-    glance.copy(image, "everywhere")
-    wait("the copy is there", lambda: glance.show(image)["stores"] == "north,everywhere")
+    glance.run_import(image, "copy-image", "everywhere")
+    assert glance.show(image)["stores"] == "north,everywhere"
     # South has it before the copy counts as made, and North has stored nothing twice.
     object_id = glance.object(image, "everywhere")
     [receipt] = south.site.operator("/v1/receipts", image=object_id)
@@ -225,8 +224,8 @@ def test_a_site_that_is_down(glance, broken, image, data):
 
 
 def test_a_copy_in_another_store_serves_while_a_site_is_down(glance, broken, image, data):
-    glance.copy(image, "files")
-    wait("the copy is there", lambda: glance.show(image)["stores"] == "north,files")
+    glance.run_import(image, "copy-image", "files")
+    assert glance.show(image)["stores"] == "north,files"
     broken.site.stop()
     assert glance.download(image).content == data
 
