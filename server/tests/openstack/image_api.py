@@ -33,9 +33,7 @@ class Cloud:
         if persona is not None:
             headers["X-Auth-Token"] = self.token(persona)
         # Uploads are refused before they are read, after which some servers end the connection.
-        return self._http.request(
-            method, self.url + path, headers=headers, timeout=120, **more
-        )
+        return self._http.request(method, self.url + path, headers=headers, timeout=120, **more)
 
     def status(self, persona, method, path, **more):
         return self.request(persona, method, path, **more).status_code

@@ -5,6 +5,7 @@ beside the environment; a new Keystone is a copy of it.
 """
 
 import argparse
+import contextlib
 import fcntl
 import getpass
 import grp
@@ -17,9 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import requests
-
 import processes
+import requests
 from personas import PASSWORD, PERSONAS
 
 REGION = "RegionOne"
@@ -95,9 +95,7 @@ class Keystone:
         if self._admin is None:
             self._admin = self.token("admin")
         headers = {"X-Auth-Token": self._admin} | request.pop("headers", {})
-        answer = requests.request(
-            method, self.url + path, headers=headers, timeout=60, **request
-        )
+        answer = requests.request(method, self.url + path, headers=headers, timeout=60, **request)
         answer.raise_for_status()
         return answer
 
@@ -197,9 +195,7 @@ def build(directory):
     admin = PERSONAS["admin"]
 
     def manage(*arguments):
-        processes.run(
-            processes.tool("keystone-manage"), "--config-file", config, *arguments
-        )
+        processes.run(processes.tool("keystone-manage"), "--config-file", config, *arguments)
 
     manage("db_sync")
     me = ("--keystone-user", getpass.getuser(), "--keystone-group", grp.getgrgid(os.getgid()).gr_name)
@@ -254,10 +250,8 @@ def main():
             if arguments.image_endpoint:
                 keystone.register_image_endpoint(arguments.image_endpoint)
             print(json.dumps(describe(keystone)), flush=True)
-            try:
+            with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
-            except KeyboardInterrupt:
-                pass
 
 
 def describe(keystone):

@@ -172,7 +172,8 @@ def stage(cloud, who, image):
 
 
 def web_import(cloud, who, image):
-    method = {"name": "web-download", "uri": "http://images.invalid/disk.raw"}
+    # An address that is nobody's: the import is begun, and fails.
+    method = {"name": "web-download", "uri": "http://192.0.2.1/disk.raw"}
     return cloud.status(who, "POST", path(image, "/import"), json={"method": method})
 
 
@@ -271,9 +272,7 @@ def measure(cloud):
         shared = image()
         for name, operation in READS.items():
             operation = operation or listed(f"&visibility={visibility}")
-            answers[section, name] = [
-                operation(cloud, persona_or_none(column), shared) for column in COLUMNS
-            ]
+            answers[section, name] = [operation(cloud, persona_or_none(column), shared) for column in COLUMNS]
         for name, operation in WRITES.items():
             row = answers[section, name] = []
             for column in COLUMNS:
@@ -283,7 +282,5 @@ def measure(cloud):
                     shared = image()
         cloud.delete(shared)
     for name, operation in OTHERS.items():
-        answers["no image", name] = [
-            operation(cloud, persona_or_none(column)) for column in COLUMNS
-        ]
+        answers["no image", name] = [operation(cloud, persona_or_none(column)) for column in COLUMNS]
     return answers

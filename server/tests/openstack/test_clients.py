@@ -13,8 +13,8 @@ import pytest
 from glanceclient import exc
 from glanceclient.v2.client import Client
 from image_api import Cloud
-from keystoneauth1 import loading, session
 from keystone_server import REGION
+from keystoneauth1 import loading, session
 from openstack import exceptions
 from personas import PASSWORD, PERSONAS
 
@@ -222,4 +222,3 @@ def test_the_sdks_own_functional_tests(keystone, site, tmp_path):
     assert done.returncode == 0, done.stderr[-8000:]
     assert "OK" in done.stderr.splitlines()[-1]
     print(done.stderr)
-

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from image_api import COLUMNS, Cloud
+from personas import PERSONAS
 from roles import measure
 
 PAGE = Path(__file__).parents[2] / "docs" / "ROLES.md"
@@ -31,9 +32,7 @@ def test_roles_are_worth_the_same(keystone, glance, site):
         PAGE.write_text(page)
     differing = {key for key in theirs if theirs[key] != ours[key]}
     unmeant = {key for key in differing if not reason(key)}
-    assert not unmeant, "\n".join(
-        f"{key}: {theirs[key]} became {ours[key]}" for key in sorted(unmeant)
-    )
+    assert not unmeant, "\n".join(f"{key}: {theirs[key]} became {ours[key]}" for key in sorted(unmeant))
     unneeded = {key for key in MEANT if not any(covers(key, one) for one in differing)}
     assert not unneeded, f"no difference any more: {unneeded}"
 
@@ -49,15 +48,14 @@ def reason(key):
 HEAD = """\
 # What roles are worth
 
-Status codes by who asks, measured by `./dev openstack` with real tokens of one Keystone: of Glance 33.0 with its default policy, and of Vitrail in the
-same run. One code stands for both; where they differ, Glance's comes first, and the last column says why.
+Status codes by who asks, measured by `./dev openstack` with real tokens of one Keystone: of Glance 33.0
+with its default policy, and of Vitrail in the same run. One code stands for both; where they differ, Glance's comes
+first, and the last column says why.
 
 """
 
 
 def render(theirs, ours):
-    from personas import PERSONAS
-
     lines = [HEAD, "| who | roles | project |\n|---|---|---|\n"]
     for name, who in PERSONAS.items():
         lines.append(f"| {name} | {', '.join(who.roles)} | {who.project} |\n")
@@ -73,9 +71,7 @@ def render(theirs, ours):
             lines.append(f"\n## {heading.capitalize()}\n\n")
             lines.append(f"| operation | {' | '.join(COLUMNS)} | |\n")
             lines.append(f"|---|{'---|' * len(COLUMNS)}---|\n")
-        cells = [
-            str(a) if a == b else f"**{a} → {b}**" for a, b in zip(theirs[key], ours[key])
-        ]
+        cells = [str(a) if a == b else f"**{a} → {b}**" for a, b in zip(theirs[key], ours[key], strict=True)]
         why = reason(key) or "" if theirs[key] != ours[key] else ""
         lines.append(f"| {key[1]} | {' | '.join(cells)} | {why} |\n")
     return "".join(lines)

@@ -36,7 +36,10 @@ password = "{password}"
 project_name = "{project}"
 region_name = "{region}"
 cache_s = 1
-{more}
+
+[import]
+# Servers of tests are not on the public Internet.
+allow_private = true
 """
 AGREE_SECONDS = 60
 
@@ -57,9 +60,9 @@ class Authority:
 
 
 class Site:
-    """A running site; `url` is its Image API, `admin_url` that for its operator. It may be stopped and started again."""
+    """A running site; `url` is its Image API, `admin_url` its operator's. It may be stopped and started again."""
 
-    def __init__(self, keystone_url, authority, directory, name, seed=None, more="", api=""):
+    def __init__(self, keystone_url, authority, directory, name, seed=None, api=""):
         self.name = name
         self.directory = Path(directory)
         self.directory.mkdir(parents=True)
@@ -83,7 +86,6 @@ class Site:
                 password=PASSWORD,
                 project=who.project,
                 region=REGION,
-                more=more,
                 api=api,
             )
         )
@@ -125,7 +127,10 @@ def mesh(keystone_url, directory, *names, api=None):
         more = {"api": api[name]} if api and name in api else {}
         sites.append(Site(keystone_url, authority, Path(directory) / name, name, seed, **more))
     for site in sites:
-        wait(f"{site.name} sees all sites", lambda: sum(one["up"] for one in site.operator("/v1/sites")) == len(names))
+        wait(
+            f"{site.name} sees all sites",
+            lambda site=site: sum(one["up"] for one in site.operator("/v1/sites")) == len(names),
+        )
     return sites
 
 
