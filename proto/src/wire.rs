@@ -60,8 +60,10 @@ impl StreamKind {
 pub enum FetchRequest {
     /// Send me a manifest.
     WantManifest(ManifestId),
-    /// What do you have of this manifest?
+    /// What follows is about this manifest.
     Open(ManifestId),
+    /// What do you have of the opened manifest? Tell also when you have more.
+    WantHave,
     /// Send me these chunks of the opened manifest.
     Get {
         /// Number by which the answer names the request.
@@ -76,6 +78,8 @@ pub enum FetchRequest {
     },
     /// What I ask for on this stream is for work of this class from now on.
     Class(Class),
+    /// What I ask for on this stream goes before what I ask for on others.
+    First,
 }
 
 /// From a holder to a puller.
@@ -187,6 +191,8 @@ impl FetchRequest {
                 put_varint(&mut out, (*request).into());
             }
             Self::Class(class) => out.extend([5, u8::from(*class == Class::Background)]),
+            Self::WantHave => out.push(6),
+            Self::First => out.push(7),
         }
         out
     }
@@ -205,6 +211,8 @@ impl FetchRequest {
                 request: request_number(&mut reader)?,
             },
             5 => Self::Class(class(reader.u8("class")?)?),
+            6 => Self::WantHave,
+            7 => Self::First,
             other => {
                 return Err(DecodeError::Unknown {
                     what: "fetch request kind",
@@ -446,6 +454,8 @@ mod tests {
         for message in [
             FetchRequest::WantManifest(id),
             FetchRequest::Open(id),
+            FetchRequest::WantHave,
+            FetchRequest::First,
             FetchRequest::Get {
                 request: 300,
                 chunks: runs.clone(),

@@ -41,4 +41,4 @@ pub use network::{Link, Loss, Network, NetworkError, PortConfig, SITES_MAX, Site
 pub use port::Packet;
 pub use topology::{LinkSpec, Matrix, PairSpec, SiteSpec, Topology, TopologyError};
 pub(crate) use units::optional_duration;
-pub use units::{QueueLimit, Rate, UnitError, parse_duration};
+pub use units::{QueueLimit, Rate, UnitError, parse_duration, parse_size};

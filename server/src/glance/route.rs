@@ -14,6 +14,7 @@ use super::{
     metadefs, quota, schema, stores, tags, tasks, upload, versions,
 };
 use crate::auth::AuthError;
+use crate::catalogue::Image;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
 
@@ -54,8 +55,9 @@ pub(super) async fn answer(
         body,
     };
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    if let ["images", id, ..] = segments[..] {
-        find_elsewhere(&call, id).await;
+    if let ["images", id, ref rest @ ..] = segments[..] {
+        let reads = *rest == ["file"] && matches!(call.method, Method::GET | Method::HEAD);
+        find_elsewhere(&call, id, reads).await;
     }
     let (route, result) = dispatch(call, &segments).await;
     let mut answer = result.unwrap_or_else(|error| {
@@ -101,18 +103,19 @@ fn discovery(api: &Api, path: &str, parts: &hyper::http::request::Parts) -> Opti
     Some(versions::document(status, &parts.headers, &api.config.api))
 }
 
-/// An image that is unknown here may be known to a site near us whose news has not come yet.
-async fn find_elsewhere(call: &Call, id: &str) {
+/// An image that is unknown here, or whose data somebody wants to read and is not known here, may be known to a site
+/// near us whose news has not come yet.
+async fn find_elsewhere(call: &Call, id: &str, reads: bool) {
     let Some(peers) = &call.api.peers else { return };
-    let Some(id) = parse_id(id).filter(|id| !call.api.catalogue.knows(*id)) else {
-        return;
+    let Some(id) = parse_id(id) else { return };
+    let catalogue = &call.api.catalogue;
+    let enough = |image: Option<&Image>| image.is_some_and(|image| !reads || image.data.is_some());
+    let known = match catalogue.get(id) {
+        Some(image) => enough(Some(&image)),
+        None => catalogue.knows(id),
     };
-    if let Some(record) = peers.find_record(id).await {
-        let catalogue = call.api.catalogue.clone();
-        let merged = super::blocking(move || catalogue.merge(record)).await;
-        if let Ok(Err(error)) = merged {
-            tracing::error!(%id, %error, "a record from elsewhere was not taken");
-        }
+    if !known {
+        peers.learn_image(id, enough).await;
     }
 }
 

@@ -113,6 +113,11 @@ impl Gossip {
         self.core.lock().neighbours().any(|number| number == site)
     }
 
+    /// Whether a site is up, as far as this one knows.
+    pub(super) fn is_up(&self, site: &str) -> bool {
+        self.core.lock().is_up(site_number(site))
+    }
+
     pub(super) fn addresses(&self, site: &str) -> Option<Vec<String>> {
         let number = site_number(site);
         let sites = self.core.lock().sites();

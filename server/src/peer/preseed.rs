@@ -16,6 +16,8 @@ use crate::catalogue::Intent;
 
 /// How often a site that was lost, or does not know the image yet, is asked again, and after how long.
 const TRIES: u32 = 5;
+/// The same for a site that is down as far as this one knows: it may just be coming back.
+const TRIES_DOWN: u32 = 2;
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Progress lines that wait for a slow reader; more are dropped.
 const LINES_MAX: usize = 256;
@@ -119,7 +121,12 @@ impl Peers {
                 }
                 Err(reason) => latest.reason = reason,
             }
-            if attempt == TRIES {
+            let tries = if self.gossip.is_up(site) {
+                TRIES
+            } else {
+                TRIES_DOWN
+            };
+            if attempt >= tries {
                 latest.state = "failed";
             } else {
                 let _dropped = lines.try_send(latest.clone());

@@ -3,7 +3,7 @@
 import pytest
 from glance_server import Glance
 from keystone_server import Keystone
-from vitrail_site import Authority, Site
+from vitrail_site import mesh
 
 
 @pytest.fixture(scope="session")
@@ -21,12 +21,11 @@ def glance(keystone, tmp_path_factory):
 @pytest.fixture(scope="session")
 def sites(keystone, tmp_path_factory):
     """Two sites, the first of which is the catalogue's image service."""
-    directory = tmp_path_factory.mktemp("sites")
-    authority = Authority(directory / "authority")
-    with Site(keystone, authority, directory / "paris", "paris") as paris:
-        with Site(keystone, authority, directory / "lyon", "lyon", seed=paris) as lyon:
-            keystone.register_image_endpoint(paris.url)
-            yield paris, lyon
+    paris, lyon = mesh(keystone.url, tmp_path_factory.mktemp("sites"), "paris", "lyon")
+    keystone.register_image_endpoint(paris.url)
+    yield paris, lyon
+    lyon.stop()
+    paris.stop()
 
 
 @pytest.fixture(scope="session")

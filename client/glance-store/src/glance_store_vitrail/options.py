@@ -127,6 +127,8 @@ def session(conf, group):
         except OSError as error:
             raise _bad(group, f"{name}: {error}") from error
     try:
+        # In the auth_section, if there is one, nobody else does.
+        loading.register_auth_conf_options(conf, group)
         auth = loading.load_auth_from_conf_options(conf, group)
     except (keystone_exceptions.ClientException, cfg.Error) as error:
         raise _bad(group, f"credentials: {error}") from error

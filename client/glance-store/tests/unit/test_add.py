@@ -3,11 +3,12 @@
 import hashlib
 import io
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from glance_store import exceptions
 from keystoneauth1.plugin import BaseAuthPlugin
-from stores import section
+from stores import at, section
 
 from glance_store_vitrail import options
 from glance_store_vitrail.site import Unavailable
@@ -52,6 +53,17 @@ def test_data_is_stored_and_described(store, site, size):
     assert site.data[document["id"]] == DATA
     assert (document["name"], document["glance_store"]) == (IMAGE, "mesh")
     assert (document["visibility"], document["os_hidden"]) == ("private", True)
+
+
+def test_threads_share_a_store(store):
+    def there_and_back(number):
+        mine = DATA[number:]
+        uri, *_ = store.add(str(uuid.uuid4()), io.BytesIO(mine), len(mine), "sha512")
+        data, _ = store.get(at(store, uri.removeprefix("vitrail://")))
+        return b"".join(data) == mine
+
+    with ThreadPoolExecutor(16) as threads:
+        assert all(threads.map(there_and_back, range(32)))
 
 
 def test_an_empty_image_is_stored(store, site):
