@@ -19,4 +19,5 @@ pub mod peers;
 pub mod plot;
 pub mod process;
 pub mod report;
+pub mod transport;
 pub mod wan;

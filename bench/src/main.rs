@@ -9,7 +9,7 @@ use vitrail_bench::local::{LocalOptions, Options};
 use vitrail_bench::peers::Cache;
 use vitrail_bench::peers::glance::Glance;
 use vitrail_bench::wan::cli::{self as wan, WanCommand};
-use vitrail_bench::{api, chunks, corpus, local, mesh, micro, process};
+use vitrail_bench::{api, chunks, corpus, local, mesh, micro, process, transport};
 
 /// Experiments that measure Vitrail beside what people use today.
 #[derive(Parser)]
@@ -51,6 +51,8 @@ enum Command {
     },
     /// Several sites on an emulated wide-area network
     Mesh(mesh::Options),
+    /// The daemon's transport on emulated paths, beside TCP and quinn's own controllers
+    Transport(transport::Options),
     /// Emulate a wide-area network of namespaces
     #[command(subcommand)]
     Wan(WanCommand),
@@ -74,6 +76,7 @@ fn main() -> Result<ExitCode> {
             glance.wait()?;
         }
         Command::Mesh(options) => mesh::run(&options)?,
+        Command::Transport(options) => transport::run(&options)?,
         Command::Wan(command) => return wan::run(command),
     }
     Ok(ExitCode::SUCCESS)
