@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use vitrail_proto::congestion::Class;
 use vitrail_proto::wire::PEER_DNS_NAME;
-use vitraild::peer::congestion::Gauge;
+use vitraild::peer::congestion::{Gauge, probe_when_silent};
 use vitraild::peer::transport;
 
 use super::lab::{Host, Lab, Received};
@@ -164,6 +164,11 @@ impl Flow {
             gauge.set_class(class);
         }
         let _entered = lab.runtime.enter();
+        if let Some(gauge) = &flow.gauge {
+            let window = transport::CONNECTION_WINDOW.into();
+            let probing = probe_when_silent(flow.connection.clone(), gauge.clone(), window);
+            flow._tasks.spawn(probing);
+        }
         for _ in 0..streams {
             flow._tasks
                 .spawn(send(flow.connection.clone(), flow.received.flow as u8));

@@ -34,6 +34,9 @@ const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 const MIN_RTT_SPAN: Duration = Duration::from_secs(10);
 const MIN_RTT_SPAN_BACKGROUND: Duration = Duration::from_secs(60);
 
+/// Part of the window that may be unused while it counts as full: what the pacer has yet to let out.
+const FULL_MARGIN: u64 = 16;
+
 /// Growth of the rate in a round of start-up that shows that the path is not yet full.
 const STARTUP_GROWTH: f64 = 1.25;
 
@@ -93,6 +96,7 @@ pub struct Controller {
     random: u64,
     model: Model,
     in_flight: u64,
+    use_of_window: UseOfWindow,
     phase: Phase,
     loss: LossMeter,
     /// Upper bound of the window after an overrun.
@@ -104,6 +108,28 @@ pub struct Controller {
     /// Window of the last cruise: what the flow holds when it neither probes nor drains.
     cruise_window: u64,
     window: u64,
+}
+
+/// Whether the window limits the sender in a round, or something else does: late timers of the
+/// pacer, a budget. Only the former's rate is the path's.
+#[derive(Clone, Copy, Debug, Default)]
+struct UseOfWindow {
+    /// Bytes acknowledged while the window was full, and in all.
+    full: u64,
+    all: u64,
+}
+
+impl UseOfWindow {
+    fn on_acked(&mut self, bytes: u64, was_full: bool) {
+        self.all = self.all.saturating_add(bytes);
+        if was_full {
+            self.full = self.full.saturating_add(bytes);
+        }
+    }
+
+    fn is_full(self) -> bool {
+        self.full >= self.all / 2
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +180,7 @@ impl Controller {
             random: seed | 1,
             model: Model::new(now),
             in_flight: 0,
+            use_of_window: UseOfWindow::default(),
             phase: STARTUP,
             loss: LossMeter::new(),
             bound: None,
@@ -208,12 +235,16 @@ impl Controller {
     /// All packets of one acknowledgement were reported. `in_flight` is what is still on the path;
     /// `app_limited` says that the sender had nothing more to send before it.
     pub fn on_acks_ended(&mut self, now: Duration, in_flight: u64, app_limited: bool) {
+        let was_full = self.in_flight >= self.window - self.window / FULL_MARGIN;
         self.in_flight = in_flight;
-        let (acked, round) = self.model.end_batch(now, app_limited);
+        let filled = self.use_of_window.is_full();
+        let (acked, round) = self.model.end_batch(now, app_limited, filled);
+        self.use_of_window.on_acked(acked, was_full);
         if matches!(self.phase, Phase::Startup { .. }) && !app_limited {
             self.grow_startup(acked);
         }
         if let Some(round) = round {
+            self.use_of_window = UseOfWindow::default();
             self.end_round(now, &round);
         }
         self.set_window(now);
