@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::deference::{Deference, queue_shows};
+use super::delivery::bytes_in;
 use super::loss::{LossMeter, Verdict};
 use super::model::{Model, Round};
 use super::rival::{Observation, Rival};
@@ -13,6 +14,11 @@ const MTU_MIN: u16 = 1200;
 
 /// Initial window, packets (RFC 9002, 7.2).
 const WINDOW_INITIAL_PACKETS: u64 = 10;
+
+/// Once the handshake has shown the round trip, the first window is what this rate carries in it,
+/// bytes per second: 4 Mbit/s, paced, is no burst on any path that images take. Most packets of it.
+const FIRST_RATE: u64 = 500_000;
+const FIRST_WINDOW_MAX_PACKETS: u64 = 32;
 
 /// Smallest window, packets: four keep acknowledgements of every second packet flowing; a
 /// background flow makes do with fewer.
@@ -97,6 +103,8 @@ pub struct Controller {
     model: Model,
     in_flight: u64,
     use_of_window: UseOfWindow,
+    /// Window of the first round: larger than the initial one once the round trip is known.
+    first_window: Option<u64>,
     phase: Phase,
     loss: LossMeter,
     /// Upper bound of the window after an overrun.
@@ -181,6 +189,7 @@ impl Controller {
             model: Model::new(now),
             in_flight: 0,
             use_of_window: UseOfWindow::default(),
+            first_window: None,
             phase: STARTUP,
             loss: LossMeter::new(),
             bound: None,
@@ -240,7 +249,8 @@ impl Controller {
         let filled = self.use_of_window.is_full();
         let (acked, round) = self.model.end_batch(now, app_limited, filled);
         self.use_of_window.on_acked(acked, was_full);
-        if matches!(self.phase, Phase::Startup { .. }) && !app_limited {
+        self.open_first_window();
+        if self.is_starting() && !app_limited {
             self.grow_startup(acked);
         }
         if let Some(round) = round {
@@ -298,10 +308,24 @@ impl Controller {
     fn grow_startup(&mut self, acked: u64) {
         let mut window = self.window.saturating_add(acked);
         if self.model.rate() > 0 {
-            let carried = self.target(GAIN_STARTUP).max(self.initial_window());
+            let carried = self
+                .target(GAIN_STARTUP)
+                .max(self.first_window.unwrap_or(0) * 2);
             window = window.min(carried).max(self.window);
         }
         self.window = self.clamp(window);
+    }
+
+    /// Once only: what was lost or forgotten later starts from less.
+    fn open_first_window(&mut self) {
+        if self.first_window.is_none()
+            && let Some(rtt) = self.model.min_rtt.get()
+        {
+            let packets = bytes_in(FIRST_RATE, rtt) / self.mtu;
+            let first = packets.clamp(WINDOW_INITIAL_PACKETS, FIRST_WINDOW_MAX_PACKETS) * self.mtu;
+            self.first_window = Some(first);
+            self.window = self.clamp(self.window.max(first));
+        }
     }
 
     fn end_round(&mut self, now: Duration, round: &Round) {
@@ -315,7 +339,14 @@ impl Controller {
             };
             self.rival.on_round(now, self.mtu, seen);
         }
-        let verdict = self.loss.judge(self.mtu, !self.rival.is_present());
+        let verdict = match self.loss.judge(self.mtu, !self.rival.is_present()) {
+            // What a round before has lost, as when the handshake's last packet is lost and all data
+            // with it, says nothing once a round has gone well.
+            Verdict::Overrun(_) if self.is_starting() && !self.is_excessive(round) => {
+                Verdict::Tolerable
+            }
+            verdict => verdict,
+        };
         match verdict {
             Verdict::Overrun(share) => self.on_overrun(share),
             Verdict::Indifferent => {
@@ -472,12 +503,7 @@ impl Controller {
     ) -> Phase {
         let rate = self.model.rate();
         let bounded = self.bound.is_some();
-        if overrun
-            || bounded
-                && self
-                    .loss
-                    .is_excessive(round.delivered, round.lost, self.mtu)
-        {
+        if overrun || bounded && self.is_excessive(round) {
             self.back_off_probes();
             return Phase::ProbeDown { rounds: 0 };
         }
@@ -498,6 +524,16 @@ impl Controller {
         } else {
             Phase::ProbeDown { rounds: 0 }
         }
+    }
+
+    fn is_starting(&self) -> bool {
+        matches!(self.phase, Phase::Startup { .. })
+    }
+
+    /// Whether a round lost more than the path loses anyway.
+    fn is_excessive(&self, round: &Round) -> bool {
+        self.loss
+            .is_excessive(round.delivered, round.lost, self.mtu)
     }
 
     fn back_off_probes(&mut self) {
