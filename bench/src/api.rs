@@ -11,10 +11,9 @@ use serde_json::{Value, json};
 use crate::image_api::ImageApi;
 use crate::journal::{Better, Measure, Unit};
 use crate::local::{Options, Run};
-use crate::peers::Cache;
-use crate::peers::free_port;
-use crate::peers::glance::Glance;
+use crate::peers::glance::{Glance, Setup};
 use crate::peers::vitrail::Vitrail;
+use crate::peers::{Cache, Place, free_port};
 use crate::process::Process;
 use crate::report::{self, VITRAIL};
 
@@ -78,7 +77,14 @@ pub fn run(options: &Options, cache: Cache) -> Result<()> {
         api: vitrail.api(),
         ids: Vec::new(),
     }];
-    let glance = Glance::start(&run.cache, &run.fresh("glance")?, free_port()?);
+    let place = Place::here();
+    let glance = Glance::start(
+        &run.cache,
+        &run.fresh("glance")?,
+        &place,
+        free_port()?,
+        Setup::AsShipped,
+    );
     match &glance {
         Ok(glance) => subjects.push(Subject {
             name: "glance",

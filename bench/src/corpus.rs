@@ -22,14 +22,19 @@ pub struct Corpus {
 impl Corpus {
     /// The small set in `dir`; what is missing is built, which needs root and takes some minutes.
     pub fn open(dir: &Path) -> Result<Self> {
+        Self::with(dir, &SMALL.map(str::to_owned))
+    }
+
+    /// These images in `dir`; what is missing is built, as by [`Self::open`].
+    pub fn with(dir: &Path, images: &[String]) -> Result<Self> {
         let corpus = Self {
             dir: dir.to_owned(),
         };
-        let missing = SMALL
-            .iter()
-            .any(|name| !corpus.raw(name).exists() || !corpus.qcow2(name).exists());
-        if missing {
-            build(dir, &["small".to_owned()])?;
+        let is_missing =
+            |name: &&String| !corpus.raw(name).exists() || !corpus.qcow2(name).exists();
+        let missing: Vec<String> = images.iter().filter(is_missing).cloned().collect();
+        if !missing.is_empty() {
+            build(dir, &missing)?;
         }
         Ok(corpus)
     }

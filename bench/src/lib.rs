@@ -19,5 +19,6 @@ pub mod peers;
 pub mod plot;
 pub mod process;
 pub mod report;
+pub mod scenario;
 pub mod transport;
 pub mod wan;

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use vitrail_bench::local::{LocalOptions, Options};
-use vitrail_bench::peers::Cache;
-use vitrail_bench::peers::glance::Glance;
+use vitrail_bench::peers::glance::{Glance, Setup};
+use vitrail_bench::peers::{Cache, Place};
+use vitrail_bench::scenario::{self, ReportOptions, RunOptions};
 use vitrail_bench::wan::cli::{self as wan, WanCommand};
 use vitrail_bench::{api, chunks, corpus, local, mesh, micro, process, transport};
 
@@ -53,6 +54,17 @@ enum Command {
     Mesh(mesh::Options),
     /// The daemon's transport on emulated paths, beside TCP and quinn's own controllers
     Transport(transport::Options),
+    /// Run a scenario: real systems beside each other on an emulated wide-area network
+    Run(RunOptions),
+    /// Draw the report of a run again
+    Report(ReportOptions),
+    /// Put two results of scenarios side by side
+    Compare {
+        /// Directory of the first result
+        a: PathBuf,
+        /// Directory of the second result
+        b: PathBuf,
+    },
     /// Emulate a wide-area network of namespaces
     #[command(subcommand)]
     Wan(WanCommand),
@@ -71,12 +83,16 @@ fn main() -> Result<ExitCode> {
         Command::Micro(options) => micro::run(&options, &Cache::open(cli.cache)?)?,
         Command::Chunks(options) => chunks::run(&options, &Cache::open(cli.cache)?)?,
         Command::Glance { dir, port } => {
-            let glance = Glance::start(&Cache::open(cli.cache)?, &dir, port)?;
+            let (cache, place) = (Cache::open(cli.cache)?, Place::here());
+            let glance = Glance::start(&cache, &dir, &place, port, Setup::AsShipped)?;
             eprintln!("Glance answers at {}; Ctrl-C ends it", glance.api().url());
             glance.wait()?;
         }
         Command::Mesh(options) => mesh::run(&options)?,
         Command::Transport(options) => transport::run(&options)?,
+        Command::Run(options) => return scenario::run(&options, Cache::open(cli.cache)?),
+        Command::Report(options) => scenario::report(&options)?,
+        Command::Compare { a, b } => scenario::compare(&a, &b)?,
         Command::Wan(command) => return wan::run(command),
     }
     Ok(ExitCode::SUCCESS)

@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
@@ -127,6 +127,24 @@ impl Process {
             thread::sleep(Duration::from_millis(50));
         }
         bail!("{} was not ready after {} s", self.name, timeout.as_secs());
+    }
+
+    /// Waits until the process ends by itself, and kills it after `timeout`; fails unless it succeeds.
+    pub fn finish(mut self, timeout: Duration) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.success(), "{} failed: {status}", self.name);
+                return Ok(());
+            }
+            ensure!(
+                start.elapsed() < timeout,
+                "{} had not ended after {} s",
+                self.name,
+                timeout.as_secs()
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Blocks until the process ends by itself.

@@ -31,6 +31,12 @@ pub trait DiskFile: Send + Sync {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Fills `buffer` from `offset`; an end before that is [`io::ErrorKind::UnexpectedEof`].
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// The `len` bytes from `offset`; an end before that is [`io::ErrorKind::UnexpectedEof`].
+    fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.read_at(offset, &mut bytes)?;
+        Ok(bytes)
+    }
     /// Makes all writes durable.
     fn sync(&self) -> io::Result<()>;
     /// Length in bytes.
@@ -109,6 +115,21 @@ impl DiskFile for File {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.read_exact_at(buffer, offset)
+    }
+
+    fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        // Straight into memory that was never zeroed.
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let at = offset.saturating_add(bytes.len() as u64);
+            match rustix::io::pread(self, rustix::buffer::spare_capacity(&mut bytes), at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bytes.truncate(len);
+        Ok(bytes)
     }
 
     fn sync(&self) -> io::Result<()> {

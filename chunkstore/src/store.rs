@@ -24,7 +24,7 @@ use crate::error::{Damage, Error, Result};
 use crate::frame::decode;
 use crate::lease::{Lease, Leases};
 use crate::memory::MemoryBudget;
-use crate::pack::{EntryRef, PackId, read_entry};
+use crate::pack::{EntryRef, PackId, read_entry, read_unchecked};
 use crate::rows::{
     CHUNKS, FACTS, Location, MANIFESTS, META, NEXT_PACK, PACKS, PackRow, put_pack_row,
 };
@@ -276,21 +276,30 @@ impl Store {
 
     /// A decoded frame, from the cache or disk; one reader decodes, others wait for it.
     fn frame(&self, entry: EntryRef) -> Result<Frame> {
-        self.inner
-            .frames
-            .get_or_insert_with(&entry, || self.read_frame(entry).map(Into::into))
+        self.inner.frames.get_or_insert_with(&entry, || {
+            let frame = self.read_with(entry, read_unchecked)?;
+            decoded(&frame, entry).map(Into::into)
+        })
     }
 
-    /// Reads, decodes and verifies a frame, past the cache.
+    /// Reads a frame past the cache and checks all of it: checksum, encoding, every chunk.
     pub(crate) fn read_frame(&self, entry: EntryRef) -> Result<Vec<VerifiedChunk>> {
-        let frame = self.read_entry(entry)?;
-        decode(&frame).map_err(|error| entry.damage(error.to_string()).into())
+        decoded(&self.read_entry(entry)?, entry)
     }
 
-    /// Reads an entry's frame and checks its checksum. A pack that is gone counts as damaged.
+    /// Reads an entry's frame and checks its checksum.
     pub(crate) fn read_entry(&self, entry: EntryRef) -> Result<Bytes> {
+        self.read_with(entry, read_entry)
+    }
+
+    /// A pack that is gone counts as damaged.
+    fn read_with(
+        &self,
+        entry: EntryRef,
+        read: fn(&dyn DiskFile, EntryRef) -> Result<Bytes>,
+    ) -> Result<Bytes> {
         match self.file(entry.pack) {
-            Ok(file) => read_entry(&*file, entry),
+            Ok(file) => read(&*file, entry),
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Err(entry.damage("the pack's file is gone".into()).into())
             }
@@ -457,6 +466,10 @@ impl Store {
         let mut current = self.inner.next_pack.lock();
         *current = next.max(*current);
     }
+}
+
+fn decoded(frame: &Bytes, entry: EntryRef) -> Result<Vec<VerifiedChunk>> {
+    decode(frame).map_err(|error| entry.damage(error.to_string()).into())
 }
 
 fn chunk_of(frame: &Frame, id: ChunkId, location: &Location) -> Result<VerifiedChunk> {

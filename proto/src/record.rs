@@ -110,6 +110,12 @@ impl Record {
         self.fields.get(key).and_then(|field| field.value.as_ref())
     }
 
+    /// When a field that is there was written.
+    pub fn written_at(&self, key: &str) -> Option<Stamp> {
+        let field = self.fields.get(key)?;
+        field.value.as_ref().map(|_| field.stamp)
+    }
+
     /// Every field that is there, in the order of names.
     pub fn values(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.fields

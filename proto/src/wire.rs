@@ -60,8 +60,10 @@ impl StreamKind {
 pub enum FetchRequest {
     /// Send me a manifest.
     WantManifest(ManifestId),
-    /// What do you have of this manifest?
+    /// What follows is about this manifest.
     Open(ManifestId),
+    /// What do you have of the opened manifest? Tell also when you have more.
+    WantHave,
     /// Send me these chunks of the opened manifest.
     Get {
         /// Number by which the answer names the request.
@@ -76,6 +78,8 @@ pub enum FetchRequest {
     },
     /// What I ask for on this stream is for work of this class from now on.
     Class(Class),
+    /// What I ask for on this stream goes before what I ask for on others.
+    First,
 }
 
 /// From a holder to a puller.
@@ -108,6 +112,10 @@ pub enum Question {
     Record(Uuid),
     /// Hold this image, and tell how it goes.
     Hold(Uuid),
+    /// Do you hold this manifest whole, and mean to keep it?
+    Vouch(ManifestId),
+    /// Give up your copy of this image, unless it is the last.
+    Evict(Uuid),
 }
 
 /// An answer, or one of several.
@@ -117,6 +125,23 @@ pub enum Answer {
     Record(Bytes),
     /// How far holding is.
     Progress(Progress),
+    /// Whether the manifest is held whole and will be kept.
+    Vouched(bool),
+    /// How the eviction ended.
+    Evicted(Evicted),
+}
+
+/// How an eviction ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Evicted {
+    /// The site keeps it no more.
+    Done,
+    /// It had nothing to give up.
+    NotHeld,
+    /// No other site vouches for a copy of its own.
+    LastCopy,
+    /// It failed, for this reason.
+    Failed(String),
 }
 
 /// How far a site is with holding an image.
@@ -166,6 +191,8 @@ impl FetchRequest {
                 put_varint(&mut out, (*request).into());
             }
             Self::Class(class) => out.extend([5, u8::from(*class == Class::Background)]),
+            Self::WantHave => out.push(6),
+            Self::First => out.push(7),
         }
         out
     }
@@ -184,6 +211,8 @@ impl FetchRequest {
                 request: request_number(&mut reader)?,
             },
             5 => Self::Class(class(reader.u8("class")?)?),
+            6 => Self::WantHave,
+            7 => Self::First,
             other => {
                 return Err(DecodeError::Unknown {
                     what: "fetch request kind",
@@ -268,29 +297,34 @@ impl FetchReply {
 impl Question {
     /// The message.
     pub fn encode(&self) -> Vec<u8> {
-        let (kind, id) = match self {
-            Self::Record(id) => (1, id),
-            Self::Hold(id) => (2, id),
+        let (kind, id): (u8, &[u8]) = match self {
+            Self::Record(id) => (1, id.as_bytes()),
+            Self::Hold(id) => (2, id.as_bytes()),
+            Self::Vouch(id) => (3, id.as_bytes()),
+            Self::Evict(id) => (4, id.as_bytes()),
         };
-        let mut out = vec![kind];
-        out.extend_from_slice(id.as_bytes());
-        out
+        [&[kind], id].concat()
     }
 
     /// Decodes a foreign message.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let kind = reader.u8("question kind")?;
-        let id = Uuid::from_bytes(reader.array("image id")?);
+        let mut image = || reader.array("image id").map(Uuid::from_bytes);
+        let question = match kind {
+            1 => Self::Record(image()?),
+            2 => Self::Hold(image()?),
+            3 => Self::Vouch(ManifestId::from_bytes(reader.array("manifest id")?)),
+            4 => Self::Evict(image()?),
+            other => {
+                return Err(DecodeError::Unknown {
+                    what: "question kind",
+                    value: other.into(),
+                });
+            }
+        };
         reader.finish("question")?;
-        match kind {
-            1 => Ok(Self::Record(id)),
-            2 => Ok(Self::Hold(id)),
-            other => Err(DecodeError::Unknown {
-                what: "question kind",
-                value: other.into(),
-            }),
-        }
+        Ok(question)
     }
 }
 
@@ -312,11 +346,18 @@ impl Answer {
                 });
                 put_varint(&mut out, progress.done_bytes);
                 put_varint(&mut out, progress.total_bytes);
-                let mut end = progress.text.len().min(TEXT_LEN_MAX);
-                while !progress.text.is_char_boundary(end) {
-                    end -= 1;
-                }
-                put_bytes(&mut out, &progress.text.as_bytes()[..end]);
+                put_text(&mut out, &progress.text);
+            }
+            Self::Vouched(yes) => out.extend([3, u8::from(*yes)]),
+            Self::Evicted(evicted) => {
+                let (outcome, text) = match evicted {
+                    Evicted::Done => (0, ""),
+                    Evicted::NotHeld => (1, ""),
+                    Evicted::LastCopy => (2, ""),
+                    Evicted::Failed(why) => (3, why.as_str()),
+                };
+                out.extend([4, outcome]);
+                put_text(&mut out, text);
             }
         }
         out
@@ -348,12 +389,53 @@ impl Answer {
                 reader.finish("progress")?;
                 Ok(Self::Progress(progress))
             }
+            3 => {
+                let yes = match reader.u8("vouched")? {
+                    0 => false,
+                    1 => true,
+                    _ => {
+                        return Err(DecodeError::Invalid {
+                            what: "vouched",
+                            rule: "0 or 1",
+                        });
+                    }
+                };
+                reader.finish("vouched")?;
+                Ok(Self::Vouched(yes))
+            }
+            4 => {
+                let outcome = reader.u8("evicted")?;
+                let text = reader.string(TEXT_LEN_MAX, "evicted text")?;
+                let evicted = match outcome {
+                    0 => Evicted::Done,
+                    1 => Evicted::NotHeld,
+                    2 => Evicted::LastCopy,
+                    3 => Evicted::Failed(text.to_owned()),
+                    other => {
+                        return Err(DecodeError::Unknown {
+                            what: "evicted",
+                            value: other.into(),
+                        });
+                    }
+                };
+                reader.finish("evicted")?;
+                Ok(Self::Evicted(evicted))
+            }
             other => Err(DecodeError::Unknown {
                 what: "answer kind",
                 value: other.into(),
             }),
         }
     }
+}
+
+/// A text, cut to the length that a message may have.
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    let mut end = text.len().min(TEXT_LEN_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    put_bytes(out, &text.as_bytes()[..end]);
 }
 
 fn request_number(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
@@ -372,6 +454,8 @@ mod tests {
         for message in [
             FetchRequest::WantManifest(id),
             FetchRequest::Open(id),
+            FetchRequest::WantHave,
+            FetchRequest::First,
             FetchRequest::Get {
                 request: 300,
                 chunks: runs.clone(),
@@ -402,10 +486,24 @@ mod tests {
             total_bytes: 2,
             text: "why".into(),
         };
-        for message in [Answer::Record(Bytes::new()), Answer::Progress(progress)] {
+        for message in [
+            Answer::Record(Bytes::new()),
+            Answer::Progress(progress),
+            Answer::Vouched(true),
+            Answer::Vouched(false),
+            Answer::Evicted(Evicted::Done),
+            Answer::Evicted(Evicted::NotHeld),
+            Answer::Evicted(Evicted::LastCopy),
+            Answer::Evicted(Evicted::Failed("why".into())),
+        ] {
             assert_eq!(Answer::decode(&message.encode().into()), Ok(message));
         }
-        for message in [Question::Record(Uuid::nil()), Question::Hold(Uuid::nil())] {
+        for message in [
+            Question::Record(Uuid::nil()),
+            Question::Hold(Uuid::nil()),
+            Question::Vouch(id),
+            Question::Evict(Uuid::nil()),
+        ] {
             assert_eq!(Question::decode(&message.encode()), Ok(message));
         }
     }

@@ -48,6 +48,7 @@ impl Collector {
         loop {
             tokio::select! {
                 () = self.wanted.notified() => {}
+                () = self.catalogue.copies().evicted() => {}
                 () = stop.cancelled() => return,
             }
             tokio::select! {

@@ -81,6 +81,10 @@ pub struct Config {
     pub store: StoreConfig,
     /// What images are accepted.
     pub images: ImagesConfig,
+    /// Bytes that do not come as an upload.
+    pub import: ImportConfig,
+    /// How much projects may have.
+    pub quotas: QuotasConfig,
     /// Logging.
     pub log: LogConfig,
 }
@@ -115,6 +119,11 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// URL under which clients reach it, if that is not what they send as `Host`. Default: none.
     pub public_endpoint: Option<String>,
+    /// Certificate chain (PEM) that makes the API speak HTTPS, with `tls_key`; read again when it changes. Default: none,
+    /// plain HTTP.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key (PEM).
+    pub tls_key: Option<PathBuf>,
     /// Connections served at once; more wait. Default 1024. Each costs up to 64 KiB of buffers, and a
     /// download up to 1 MiB besides.
     pub connections_max: usize,
@@ -128,6 +137,8 @@ impl Default for ApiConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9292)),
             public_endpoint: None,
+            tls_cert: None,
+            tls_key: None,
             connections_max: 1024,
             idle_timeout_s: 60,
         }
@@ -194,14 +205,96 @@ pub enum AuthMode {
     /// Every caller is the administrator: for a single trusted user.
     #[default]
     None,
+    /// Callers have tokens of a Keystone.
+    Keystone,
 }
 
-/// `[auth]`
-#[derive(Debug, Clone, Default, Deserialize)]
+/// A text that logs do not show.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// `[auth]`. But for `policy_file` everything is about `mode = "keystone"`; what is not set of where to log in and
+/// as whom is taken from the environment's `OS_AUTH_URL`, `OS_USERNAME` and so on.
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
-    /// `none` is the only mode of this version.
+    /// `none` (default) or `keystone`.
     pub mode: AuthMode,
+    /// Rules that differ from the defaults. Default: none.
+    pub policy_file: Option<PathBuf>,
+    /// URLs of Keystone, one or several, at most 16.
+    #[serde(deserialize_with = "one_or_several")]
+    pub auth_url: Vec<String>,
+    /// URL of the Keystone that clients without a token are told of. Default: the public one of `region_name` in the
+    /// catalogue, or the first `auth_url`.
+    pub www_authenticate_uri: Option<String>,
+    /// The service's own user, with the role `service`.
+    pub username: Option<String>,
+    /// Their password.
+    pub password: Option<Secret>,
+    /// A file whose first line is the password, instead; read at each login.
+    pub password_file: Option<PathBuf>,
+    /// The project in which they have the role.
+    pub project_name: Option<String>,
+    /// Domain of the user. Default `Default`.
+    pub user_domain_name: Option<String>,
+    /// Domain of the project. Default `Default`.
+    pub project_domain_name: Option<String>,
+    /// Region of this site in the catalogue. Default: none.
+    pub region_name: Option<String>,
+    /// Authorities of Keystone's certificate (PEM). Default: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Seconds for one request to one URL. Default 5, 1 to 300.
+    pub timeout_s: u64,
+    /// Seconds for which an answer of Keystone counts, and for which a revoked token may go on. Default 60, at most
+    /// 1 day; 0 asks every time.
+    pub cache_s: u64,
+    /// Seconds for which it still counts after that if Keystone does not answer. Default 0: not at all; at most 7 days.
+    pub outage_grace_s: u64,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            mode: AuthMode::None,
+            policy_file: None,
+            auth_url: Vec::new(),
+            www_authenticate_uri: None,
+            username: None,
+            password: None,
+            password_file: None,
+            project_name: None,
+            user_domain_name: None,
+            project_domain_name: None,
+            region_name: None,
+            ca_file: None,
+            timeout_s: 5,
+            cache_s: 60,
+            outage_grace_s: 0,
+        }
+    }
+}
+
+fn one_or_several<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Texts {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Texts::deserialize(deserializer)? {
+        Texts::One(text) => vec![text],
+        Texts::Several(texts) => texts,
+    })
 }
 
 /// `[store]`
@@ -241,6 +334,11 @@ pub struct ImagesConfig {
     pub size_cap: ByteSize,
     /// Whether content must be of the declared disk format. Default true.
     pub require_format_match: bool,
+    /// Whether documents have `locations`, one for each site that holds the image, and patches may add the URL of bytes
+    /// to be taken over. Default false.
+    pub show_multiple_locations: bool,
+    /// Whether documents have `direct_url`, the first of the locations. Default false.
+    pub show_direct_url: bool,
 }
 
 impl Default for ImagesConfig {
@@ -248,6 +346,129 @@ impl Default for ImagesConfig {
         Self {
             size_cap: ByteSize(1 << 40),
             require_format_match: true,
+            show_multiple_locations: false,
+            show_direct_url: false,
+        }
+    }
+}
+
+/// How an import gets at the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImportMethod {
+    /// They were staged.
+    GlanceDirect,
+    /// They are read from a URL.
+    WebDownload,
+    /// The image has them; more sites shall.
+    CopyImage,
+}
+
+impl ImportMethod {
+    /// All, in the order in which they are listed.
+    pub const ALL: [Self; 3] = [Self::GlanceDirect, Self::WebDownload, Self::CopyImage];
+
+    /// The API's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GlanceDirect => "glance-direct",
+            Self::WebDownload => "web-download",
+            Self::CopyImage => "copy-image",
+        }
+    }
+}
+
+/// `[import]`. What is denied is refused; of the rest, what is allowed is taken, and an empty list of what is allowed
+/// allows everything.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImportConfig {
+    /// Methods that are offered. Default: all.
+    pub methods: Vec<ImportMethod>,
+    /// Most bytes that wait at this site to be imported. Default 100 GiB.
+    pub staging_cap: ByteSize,
+    /// Most seconds that a download may take. Default 6 hours.
+    pub download_time_max_s: u64,
+    /// Schemes of URLs; `http` and `https` are the only ones that are known. Default: both.
+    pub allowed_schemes: Vec<String>,
+    /// Default: none.
+    pub denied_schemes: Vec<String>,
+    /// Hosts of URLs, as they are written there. Default: all.
+    pub allowed_hosts: Vec<String>,
+    /// Default: none.
+    pub denied_hosts: Vec<String>,
+    /// Ports. Default 80 and 443.
+    pub allowed_ports: Vec<u16>,
+    /// Default: none.
+    pub denied_ports: Vec<u16>,
+    /// Whether hosts may have addresses that are not of the public Internet: loopback, private, link-local and the
+    /// like. Anybody who may import could then read what only this site can reach. Default false.
+    pub allow_private: bool,
+}
+
+impl ImportConfig {
+    /// Whether a method is offered.
+    pub fn offers(&self, method: ImportMethod) -> bool {
+        self.methods.contains(&method)
+    }
+}
+
+impl Default for ImportConfig {
+    fn default() -> Self {
+        Self {
+            methods: ImportMethod::ALL.to_vec(),
+            staging_cap: ByteSize(100 << 30),
+            download_time_max_s: 6 * 3600,
+            allowed_schemes: vec!["http".into(), "https".into()],
+            denied_schemes: Vec::new(),
+            allowed_hosts: Vec::new(),
+            denied_hosts: Vec::new(),
+            allowed_ports: vec![80, 443],
+            denied_ports: Vec::new(),
+            allow_private: false,
+        }
+    }
+}
+
+/// How much one project may have. What is not set is not limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotaConfig {
+    /// Images.
+    pub image_count: Option<u64>,
+    /// Bytes of all images with data.
+    pub image_size: Option<ByteSize>,
+    /// Bytes of images that are staged.
+    pub staging_size: Option<ByteSize>,
+    /// Images that are being uploaded, staged or imported.
+    pub uploading_count: Option<u64>,
+}
+
+/// `[quotas]`: of each project.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotasConfig {
+    /// Images.
+    pub image_count: Option<u64>,
+    /// Bytes of all images with data.
+    pub image_size: Option<ByteSize>,
+    /// Bytes of images that are staged.
+    pub staging_size: Option<ByteSize>,
+    /// Images that are being uploaded, staged or imported.
+    pub uploading_count: Option<u64>,
+    /// What differs for one project, by its id.
+    pub project: std::collections::BTreeMap<String, QuotaConfig>,
+}
+
+impl QuotasConfig {
+    /// The quotas of a project.
+    pub fn of(&self, project: &str) -> QuotaConfig {
+        let own = self.project.get(project).copied().unwrap_or_default();
+        QuotaConfig {
+            image_count: own.image_count.or(self.image_count),
+            image_size: own.image_size.or(self.image_size),
+            staging_size: own.staging_size.or(self.staging_size),
+            uploading_count: own.uploading_count.or(self.uploading_count),
         }
     }
 }
@@ -296,6 +517,23 @@ impl Config {
                 "[api] idle_timeout_s {}: use 1 to 86400",
                 self.api.idle_timeout_s
             );
+        }
+        for (key, value, range) in [
+            ("timeout_s", self.auth.timeout_s, 1..=300),
+            ("cache_s", self.auth.cache_s, 0..=24 * 3600),
+            (
+                "outage_grace_s",
+                self.auth.outage_grace_s,
+                0..=7 * 24 * 3600,
+            ),
+        ] {
+            if !range.contains(&value) {
+                bail!(
+                    "[auth] {key} {value}: use {} to {}",
+                    range.start(),
+                    range.end()
+                );
+            }
         }
         self.limits.check().context("[limits]")?;
         if self.api.connections_max == 0 {

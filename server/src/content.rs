@@ -42,6 +42,11 @@ impl Content {
         &self.store
     }
 
+    /// The other sites, in a mesh.
+    pub fn peers(&self) -> Option<&Arc<Peers>> {
+        self.peers.as_ref()
+    }
+
     /// Opens an image. `whole` tells whether all of it is going to be read.
     pub async fn open(
         &self,

@@ -16,10 +16,12 @@ use hyper_util::server::graceful::GracefulShutdown;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use vitrail_chunkstore::{Options, Store};
 
 use crate::admin::{self, Admin};
+use crate::auth::Authenticator;
 use crate::catalogue::{self, Catalogue, now_ms};
 use crate::collector::Collector;
 use crate::config::Config;
@@ -27,6 +29,7 @@ use crate::content::Content;
 use crate::glance::Api;
 use crate::metrics::Metrics;
 use crate::peer::{self, Peers};
+use crate::tls::Certificate;
 
 /// How long requests in flight may go on after a stop was asked for.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -40,6 +43,7 @@ pub struct Daemon {
     /// Where the admin API listens.
     pub admin: SocketAddr,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    image_api: Arc<Api>,
     peers: Option<Arc<Peers>>,
     peers_stop: CancellationToken,
     ready: Arc<AtomicBool>,
@@ -62,6 +66,19 @@ impl Daemon {
             tokio::task::spawn_blocking(move || open(&config, &data_dir)).await??
         };
         let metrics = Arc::new(Metrics::new()?);
+        let (authenticator, certificate) = {
+            let (config, metrics) = (config.clone(), metrics.clone());
+            // They read files.
+            tokio::task::spawn_blocking(move || {
+                let authenticator = Authenticator::new(&config.auth, metrics)?;
+                anyhow::Ok((authenticator, Certificate::of(&config.api)?))
+            })
+            .await??
+        };
+        let acceptor = certificate
+            .as_ref()
+            .map(Certificate::acceptor)
+            .transpose()?;
         let collector = Arc::new(Collector::new(store.clone(), catalogue.clone()));
         let ready = Arc::new(AtomicBool::new(false));
         let stop = CancellationToken::new();
@@ -79,15 +96,17 @@ impl Daemon {
         )
         .await?;
         let peer = peers.as_ref().map(|peers| peers.local_addr()).transpose()?;
-        write_endpoints(&data_dir, api, admin, peer)?;
+        let scheme = if acceptor.is_some() { "https" } else { "http" };
+        write_endpoints(&data_dir, &format!("{scheme}://{api}"), admin, peer)?;
 
         let state = Arc::new(Api::new(
             catalogue.clone(),
             Content::new(store.clone(), peers.clone()),
-            peers.clone(),
             metrics.clone(),
             collector.clone(),
+            authenticator,
             config.clone(),
+            stop.clone(),
         ));
         let routes = admin::router(Arc::new(Admin {
             catalogue,
@@ -102,11 +121,19 @@ impl Daemon {
         // An earlier run may have left the chunks of uploads that were cut off.
         collector.wake();
         let delay = Duration::from_secs(config.store.gc_delay_s);
-        let tasks = vec![
-            tokio::spawn(serve_api(api_listener, state, stop.clone())),
+        let mut tasks = vec![
+            tokio::spawn(serve_api(
+                api_listener,
+                acceptor,
+                state.clone(),
+                stop.clone(),
+            )),
             tokio::spawn(serve_admin(admin_listener, routes, stop.clone())),
             tokio::spawn(collector.run(delay, stop.clone())),
         ];
+        if let Some(certificate) = certificate {
+            tasks.push(tokio::spawn(certificate.watch(stop.clone())));
+        }
         ready.store(true, Ordering::SeqCst);
         tracing::info!(
             site = config.site.name,
@@ -121,6 +148,7 @@ impl Daemon {
             api,
             admin,
             tasks,
+            image_api: state,
             peers,
             peers_stop,
             ready,
@@ -138,6 +166,7 @@ impl Daemon {
                 tracing::error!(%error, "a task ended badly");
             }
         }
+        self.image_api.stopped().await;
         // Last, since requests in flight may wait for other sites.
         self.peers_stop.cancel();
         if let Some(peers) = self.peers {
@@ -155,7 +184,8 @@ fn open(config: &Config, data_dir: &Path) -> anyhow::Result<(Store, Arc<Catalogu
         zstd_level: config.store.zstd_level,
         ..Options::default()
     };
-    let store = Store::open(data_dir, options, &[catalogue::SPACE, peer::SPACE])
+    let spaces = [catalogue::SPACE, catalogue::COPIES_SPACE, peer::SPACE];
+    let store = Store::open(data_dir, options, &spaces)
         .with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
     let catalogue =
         Catalogue::open(&store, &config.site.name).context("cannot read the catalogue")?;
@@ -171,11 +201,11 @@ async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
 /// Tells programs on this machine where the APIs are, for ports that the system chose.
 fn write_endpoints(
     data_dir: &Path,
-    api: SocketAddr,
+    api: &str,
     admin: SocketAddr,
     peer: Option<SocketAddr>,
 ) -> anyhow::Result<()> {
-    let mut endpoints = json!({"api": format!("http://{api}"), "admin": format!("http://{admin}")});
+    let mut endpoints = json!({"api": api, "admin": format!("http://{admin}")});
     if let Some(peer) = peer {
         endpoints["peer"] = peer.to_string().into();
     }
@@ -186,7 +216,12 @@ fn write_endpoints(
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-async fn serve_api(listener: TcpListener, api: Arc<Api>, stop: CancellationToken) {
+async fn serve_api(
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    api: Arc<Api>,
+    stop: CancellationToken,
+) {
     let idle = Duration::from_secs(api.config.api.idle_timeout_s);
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -218,9 +253,23 @@ async fn serve_api(listener: TcpListener, api: Arc<Api>, stop: CancellationToken
             let api = api.clone();
             async move { Ok::<_, std::convert::Infallible>(api.handle(request).await) }
         });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let (http, watcher, acceptor) = (http.clone(), graceful.watcher(), acceptor.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let ended = match acceptor {
+                None => {
+                    let connection = http.serve_connection(TokioIo::new(stream), service);
+                    watcher.watch(connection).await.map_err(anyhow::Error::from)
+                }
+                Some(acceptor) => match tokio::time::timeout(idle, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        let connection = http.serve_connection(TokioIo::new(stream), service);
+                        watcher.watch(connection).await.map_err(anyhow::Error::from)
+                    }
+                    Ok(Err(error)) => Err(error.into()),
+                    Err(elapsed) => Err(elapsed.into()),
+                },
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "connection ended");
             }
             drop(slot);

@@ -16,3 +16,4 @@ pub mod inspect;
 pub mod limits;
 pub mod metrics;
 pub mod peer;
+mod tls;

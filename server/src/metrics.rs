@@ -25,6 +25,7 @@ pub struct Metrics {
     pub uploads_failed: IntCounter,
     /// Reads that found a chunk missing or damaged.
     pub read_errors: IntCounter,
+    tokens: IntCounterVec,
     peer_rx_bytes: IntCounterVec,
     peer_tx_bytes: IntCounterVec,
     pub(crate) links: LinkMetrics,
@@ -75,6 +76,14 @@ impl Metrics {
             &["route"],
         )?;
         registry.register(Box::new(request_seconds.clone()))?;
+        let tokens = IntCounterVec::new(
+            Opts::new(
+                "vitrail_tokens_total",
+                "Tokens that were checked, by outcome: cached, valid, invalid, grace or unavailable",
+            ),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(tokens.clone()))?;
         let by_peer = |name: &str, help: &str| -> Result<_, prometheus::Error> {
             let counters = IntCounterVec::new(Opts::new(name, help), &["peer"])?;
             registry.register(Box::new(counters.clone()))?;
@@ -107,6 +116,7 @@ impl Metrics {
                 "Time that complete pulls took, divided by their lower bound",
                 vec![1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0],
             )?,
+            tokens,
             requests,
             request_seconds,
             received_bytes: counter(
@@ -163,6 +173,11 @@ impl Metrics {
         self.request_seconds
             .with_label_values(&[route])
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts a token that was checked.
+    pub fn token(&self, outcome: &'static str) {
+        self.tokens.with_label_values(&[outcome]).inc();
     }
 
     /// Sets the gauges that are read from elsewhere when somebody looks.

@@ -12,10 +12,10 @@ use crate::journal::{Better, Measure, Unit};
 use crate::machine::version;
 use crate::peers::borg::Borg;
 use crate::peers::casync::Casync;
-use crate::peers::glance::Glance;
+use crate::peers::glance::{Glance, Setup};
 use crate::peers::restic::Restic;
 use crate::peers::vitrail::Vitrail;
-use crate::peers::{Cost, Store, free_port};
+use crate::peers::{Cost, Place, Store, free_port};
 use crate::report::VITRAIL;
 
 const STORE_BYTES: Measure = Measure {
@@ -69,7 +69,13 @@ const SUBJECTS: [(&str, Open); 6] = [
         Ok(Box::new(Vitrail::start(&run.vitraild, dir)?))
     }),
     ("glance", |run, dir| {
-        Ok(Box::new(Glance::start(&run.cache, dir, free_port()?)?))
+        Ok(Box::new(Glance::start(
+            &run.cache,
+            dir,
+            &Place::here(),
+            free_port()?,
+            Setup::AsShipped,
+        )?))
     }),
     ("borg", |_, dir| Ok(Box::new(Borg::open(dir, "lz4")?))),
     ("borg zstd,3", |_, dir| {

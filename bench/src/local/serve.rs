@@ -18,10 +18,10 @@ use crate::corpus::{Corpus, SMALL};
 use crate::image_api::{ImageApi, agent};
 use crate::journal::{Better, Measure, Unit};
 use crate::machine::version;
-use crate::peers::free_port;
-use crate::peers::glance::Glance;
+use crate::peers::glance::{Glance, Setup};
 use crate::peers::nginx::Nginx;
 use crate::peers::vitrail::Vitrail;
+use crate::peers::{Place, free_port};
 use crate::process;
 use crate::report::{VITRAIL, format_value};
 
@@ -102,22 +102,27 @@ pub(super) fn run(run: &mut Run, corpus: &Corpus) -> Result<()> {
         true,
         [&raw, &qcow2],
     )?];
-    let glance = Glance::start(&run.cache, &run.fresh("glance")?, free_port()?);
-    let uploaded = glance
-        .as_ref()
-        .map_err(|error| anyhow::anyhow!("{error:#}"))
-        .and_then(|glance| {
-            upload(
-                "glance",
-                glance.process(),
-                glance.api(),
-                false,
-                [&raw, &qcow2],
-            )
-        });
-    match uploaded {
-        Ok(target) => targets.push(target),
-        Err(error) => run.journal.missing("glance", &error)?,
+    let glances: Vec<_> = [
+        ("glance", Setup::AsShipped),
+        ("glance with cache", Setup::ImageCache),
+    ]
+    .into_iter()
+    .map(|(name, setup)| {
+        let dir = run.fresh(&name.replace(' ', "-"))?;
+        let place = Place::here();
+        let glance = Glance::start(&run.cache, &dir, &place, free_port()?, setup);
+        Ok((name, glance))
+    })
+    .collect::<Result<_>>()?;
+    for (name, glance) in &glances {
+        let uploaded = glance
+            .as_ref()
+            .map_err(|error| anyhow::anyhow!("{error:#}"))
+            .and_then(|glance| upload(name, glance.process(), glance.api(), false, [&raw, &qcow2]));
+        match uploaded {
+            Ok(target) => targets.push(target),
+            Err(error) => run.journal.missing(name, &error)?,
+        }
     }
     let nginx = Nginx::start(&run.fresh("nginx")?, corpus.dir());
     match &nginx {

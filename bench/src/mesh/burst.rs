@@ -22,7 +22,7 @@ const PACKETS: u32 = 3000;
 
 /// The client must not notice, and no chunk may come twice.
 pub(super) fn run(setup: &Setup, options: &Options, findings: &mut Findings) -> Result<()> {
-    let image = random_image(options.image_len(), 11);
+    let image = random_image(options.image_len(64 << 20), 11);
     let mut topology = uniform(2, RTT, None);
     topology.link = LinkSpec {
         rate: "100Mbit/s".parse().ok(),

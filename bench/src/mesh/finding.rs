@@ -1,8 +1,8 @@
 //! What an experiment found: one line of JSON as soon as it is known, and a table at the end.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
@@ -61,23 +61,25 @@ impl Goal {
 #[derive(Debug)]
 pub(super) struct Findings {
     all: Vec<Finding>,
-    json: Option<File>,
+    machine: Machine,
+    directory: PathBuf,
+    raw: File,
 }
 
 impl Findings {
-    /// Appends to `json`, if given; its first line is the machine.
-    pub(super) fn new(json: Option<&Path>) -> Result<Self> {
-        let open = |path: &Path| {
-            let file = File::options().create(true).append(true).open(path);
-            file.with_context(|| format!("open {}", path.display()))
-        };
-        let mut json = json.map(open).transpose()?;
-        if let Some(file) = &mut json {
-            writeln!(file, "{}", serde_json::to_string(&Machine::here())?)?;
-        }
+    /// Appends to `raw.jsonl` in `directory`; the first line of each run is the machine.
+    pub(super) fn new(directory: &Path) -> Result<Self> {
+        fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+        let path = directory.join("raw.jsonl");
+        let raw = File::options().create(true).append(true).open(&path);
+        let mut raw = raw.with_context(|| format!("open {}", path.display()))?;
+        let machine = Machine::here();
+        writeln!(raw, "{}", serde_json::to_string(&machine)?)?;
         Ok(Self {
             all: Vec::new(),
-            json,
+            machine,
+            directory: directory.into(),
+            raw,
         })
     }
 
@@ -85,10 +87,30 @@ impl Findings {
     pub(super) fn add(&mut self, finding: Finding) -> Result<()> {
         let line = serde_json::to_string(&finding)?;
         eprintln!("{line}");
-        if let Some(file) = &mut self.json {
-            writeln!(file, "{line}")?;
-        }
+        writeln!(self.raw, "{line}")?;
         self.all.push(finding);
+        Ok(())
+    }
+
+    /// Writes `REPORT.md`: the run's findings so far.
+    pub(super) fn write_report(&self) -> Result<()> {
+        let mut page = format!(
+            "# Several sites\n\n`{}`\n\nAll values behind the ratios are in `raw.jsonl`.\n\n\
+             | ratio | goal | | experiment | case | of |\n|---:|---|---|---|---|---|\n",
+            serde_json::to_string(&self.machine)?
+        );
+        for finding in &self.all {
+            page += &format!(
+                "| {:.3} | {} | {} | {} | {} | {} |\n",
+                finding.ratio,
+                finding.goal.text(),
+                finding.goal.verdict(finding.ratio),
+                finding.experiment,
+                finding.case,
+                finding.what,
+            );
+        }
+        fs::write(self.directory.join("REPORT.md"), page)?;
         Ok(())
     }
 

@@ -42,8 +42,9 @@ pub(super) fn run(setup: &Setup, options: &Options, findings: &mut Findings) -> 
             puller.wait_for_image(&id, &image, &[ORIGIN])?;
             times.push(download(puller.api(), &id, &image, &AtomicU64::new(0))?.first_byte);
         }
-        times.sort();
-        let median = times[times.len() / 2];
+        let mut sorted = times.clone();
+        sorted.sort();
+        let median = sorted[sorted.len() / 2];
         findings.add(Finding {
             experiment: "first-byte",
             case: format!("{ORIGIN} to {}", puller.name()),

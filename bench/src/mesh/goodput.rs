@@ -53,7 +53,7 @@ pub(super) fn run(setup: &Setup, options: &Options, findings: &mut Findings) -> 
         })
     };
 
-    let image = random_image(options.image_len().max(LEN_MIN), 9);
+    let image = random_image(options.image_len(0).max(LEN_MIN), 9);
     let mesh = Mesh::start(setup, "vitrail", path(2, rate))?;
     let (holder, puller) = (mesh.site("site-1")?, mesh.site("site-2")?);
     let id = holder.push("goodput", &image)?;

@@ -13,6 +13,9 @@ use super::transfer::{Times, download, random_image};
 use super::{Options, uniform};
 
 const HOLDERS_MAX: u16 = 4;
+/// Bytes of an image: the end of a pull, where holders finish one after the other, is a small part of it.
+const LEN: u64 = 256_000_000;
+const CROWD_LEN: u64 = 64_000_000;
 
 /// What a pull took.
 struct Cost {
@@ -30,7 +33,7 @@ pub(super) fn run(setup: &Setup, options: &Options, findings: &mut Findings) -> 
         let puller = mesh.site(&format!("site-{}", HOLDERS_MAX + 1))?;
         let mut alone = None;
         for count in 1..=HOLDERS_MAX {
-            let image = random_image(options.image_len(), rtt_ms << 8 | u64::from(count));
+            let image = random_image(options.image_len(LEN), rtt_ms << 8 | u64::from(count));
             let names: Vec<String> = (1..=count).map(|n| format!("site-{n}")).collect();
             // Equal bytes make equal manifests: each site that takes them in holds all the images.
             let mut id = String::new();
@@ -81,7 +84,7 @@ pub(super) fn crowd(setup: &Setup, options: &Options, findings: &mut Findings) -
     let topology = uniform(2, Duration::from_millis(50), Some(options.uplink));
     let mesh = Mesh::start(setup, "crowd", topology)?;
     let (holder, puller) = (mesh.site("site-1")?, mesh.site("site-2")?);
-    let [first, second] = [1, 2].map(|seed| random_image(options.image_len(), seed));
+    let [first, second] = [1, 2].map(|seed| random_image(options.image_len(CROWD_LEN), seed));
 
     let id = holder.push("one", &first)?;
     puller.wait_for_image(&id, &first, &[holder.name()])?;

@@ -14,6 +14,8 @@ use super::{Options, uniform};
 
 const HOLDERS: [&str; 2] = ["site-1", "site-2"];
 const PULLER: &str = "site-3";
+/// Bytes of an image: what is under way at the kill is a small part of it.
+const LEN: u64 = 256_000_000;
 const RTT: Duration = Duration::from_millis(50);
 
 pub(super) fn run(setup: &Setup, options: &Options, findings: &mut Findings) -> Result<()> {
@@ -33,7 +35,7 @@ fn prepare(setup: &Setup, options: &Options, case: &str, image: &[u8]) -> Result
 
 /// One of two holders dies; the client must not notice.
 fn holder(setup: &Setup, options: &Options, findings: &mut Findings) -> Result<()> {
-    let image = random_image(options.image_len(), 1);
+    let image = random_image(options.image_len(LEN), 1);
     let (mut mesh, id) = prepare(setup, options, "holder", &image)?;
     let before = mesh.interface_rx(PULLER)?;
     let api = mesh.site(PULLER)?.api().clone();
@@ -62,7 +64,7 @@ fn holder(setup: &Setup, options: &Options, findings: &mut Findings) -> Result<(
 
 /// The puller dies, starts again, and is asked again.
 fn puller(setup: &Setup, options: &Options, findings: &mut Findings) -> Result<()> {
-    let image = random_image(options.image_len(), 2);
+    let image = random_image(options.image_len(LEN), 2);
     let (mut mesh, id) = prepare(setup, options, "puller", &image)?;
     let before = mesh.interface_rx(PULLER)?;
     let api = mesh.site(PULLER)?.api().clone();

@@ -12,7 +12,7 @@ mod goodput;
 mod holders;
 mod killed;
 mod partition;
-mod site;
+pub(crate) mod site;
 mod transfer;
 
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::process::scratch_dir;
-use crate::wan::{LinkSpec, Rate, Topology, parse_duration};
+use crate::wan::{LinkSpec, Rate, Topology, parse_duration, parse_size};
 use finding::Findings;
 use site::Setup;
 
@@ -50,17 +50,16 @@ pub enum Experiment {
 /// Options of the experiments on several sites.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Experiments to run, one after the other
-    #[arg(required = true)]
+    /// Experiments to run, one after the other [default: all]
     experiments: Vec<Experiment>,
     /// Directory of vitraild and vitrail [default: that of this program]
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
-    /// MiB of random bytes in an image
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    size: u32,
+    /// Random bytes in an image, such as 1GB [default: what suits the experiment]
+    #[arg(long, value_parser = size)]
+    size: Option<u64>,
     /// Rate of the uplinks where they are to be the limit
-    #[arg(long, default_value = "20Mbit/s")]
+    #[arg(long, default_value = "40Mbit/s")]
     uplink: Rate,
     /// Clients of the crowd
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -77,14 +76,25 @@ pub struct Options {
     /// Keep the sites' directories and logs
     #[arg(long)]
     keep: bool,
-    /// Append one JSON line for each measurement to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    /// Where raw.jsonl and REPORT.md go; what is there is added to
+    #[arg(long, value_name = "DIR", default_value = "mesh-results")]
+    results: PathBuf,
+}
+
+/// An image is in the memory of the experiment and of each of its clients' threads.
+const SIZE_MAX: u64 = 4 << 30;
+
+fn size(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text).map_err(|error| error.to_string())?;
+    if !(1..=SIZE_MAX).contains(&bytes) {
+        return Err("an image has from 1 B to 4 GiB".into());
+    }
+    Ok(bytes)
 }
 
 impl Options {
-    fn image_len(&self) -> usize {
-        self.size as usize * 1024 * 1024
+    fn image_len(&self, usual: u64) -> usize {
+        self.size.unwrap_or(usual) as usize
     }
 }
 
@@ -102,8 +112,12 @@ pub fn run(options: &Options) -> Result<()> {
             own.parent().context("this program lies nowhere")?.into()
         }
     };
-    let mut findings = Findings::new(options.json.as_deref())?;
-    for (number, &experiment) in options.experiments.iter().enumerate() {
+    let mut findings = Findings::new(&options.results)?;
+    let experiments = match &options.experiments[..] {
+        [] => Experiment::value_variants(),
+        named => named,
+    };
+    for (number, &experiment) in experiments.iter().enumerate() {
         let setup = Setup {
             programs: programs.clone(),
             dir: scratch.path().join(number.to_string()),
@@ -119,6 +133,7 @@ pub fn run(options: &Options) -> Result<()> {
             Experiment::Goodput => goodput::run(&setup, options, &mut findings),
         }
         .with_context(|| format!("experiment {experiment:?}"))?;
+        findings.write_report()?;
     }
     findings.print();
     Ok(())

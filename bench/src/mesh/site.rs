@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,24 +28,24 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What a mesh is made from.
 #[derive(Debug)]
-pub(super) struct Setup {
+pub(crate) struct Setup {
     /// Directory of vitraild and vitrail.
-    pub(super) programs: PathBuf,
+    pub(crate) programs: PathBuf,
     /// Where its sites keep everything.
-    pub(super) dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 /// One daemon at each site of a network.
 #[derive(Debug)]
-pub(super) struct Mesh {
+pub(crate) struct Mesh {
     // Before the network, whose end kills its processes.
     sites: BTreeMap<String, Site>,
-    pub(super) network: Emulator,
+    pub(crate) network: Arc<Emulator>,
 }
 
 /// A site's daemon.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(crate) struct Site {
     name: String,
     dir: PathBuf,
     vitraild: PathBuf,
@@ -56,9 +57,13 @@ pub(super) struct Site {
 impl Mesh {
     /// Starts the network and a daemon at each site, and waits until all sites see all others.
     /// `case` names the directory, below that of the setup.
-    pub(super) fn start(setup: &Setup, case: &str, mut topology: Topology) -> Result<Self> {
+    pub(crate) fn start(setup: &Setup, case: &str, mut topology: Topology) -> Result<Self> {
         topology.mgmt = true;
-        let network = Emulator::start(&topology)?;
+        Self::deploy(setup, case, Arc::new(Emulator::start(&topology)?))
+    }
+
+    /// [`Self::start`] on a network that runs and has a management network.
+    pub(crate) fn deploy(setup: &Setup, case: &str, network: Arc<Emulator>) -> Result<Self> {
         let dir = setup.dir.join(case);
         let certificates = dir.join("ca");
         let vitrail = setup.programs.join("vitrail");
@@ -103,25 +108,25 @@ impl Mesh {
     }
 
     /// A site of the topology.
-    pub(super) fn site(&self, name: &str) -> Result<&Site> {
+    pub(crate) fn site(&self, name: &str) -> Result<&Site> {
         self.sites
             .get(name)
             .with_context(|| format!("no site {name}"))
     }
 
     /// All sites, by name.
-    pub(super) fn sites(&self) -> impl Iterator<Item = &Site> {
+    pub(crate) fn sites(&self) -> impl Iterator<Item = &Site> {
         self.sites.values()
     }
 
     /// SIGKILL to a site's daemon.
-    pub(super) fn kill(&mut self, name: &str) -> Result<()> {
+    pub(crate) fn kill(&mut self, name: &str) -> Result<()> {
         self.site_mut(name)?.kill();
         Ok(())
     }
 
     /// Starts a killed daemon again, and waits until it sees all sites.
-    pub(super) fn restart(&mut self, name: &str) -> Result<()> {
+    pub(crate) fn restart(&mut self, name: &str) -> Result<()> {
         let count = self.sites.len();
         let site = self
             .sites
@@ -138,14 +143,14 @@ impl Mesh {
     }
 
     /// What the network has carried; fails when that is void.
-    pub(super) fn counters(&self) -> Result<Counters> {
+    pub(crate) fn counters(&self) -> Result<Counters> {
         let counters = self.network.counters()?;
         check_network(&counters)?;
         Ok(counters)
     }
 
     /// IP bytes that have come to a site.
-    pub(super) fn interface_rx(&self, name: &str) -> Result<u64> {
+    pub(crate) fn interface_rx(&self, name: &str) -> Result<u64> {
         let counters = self.counters()?;
         let site = counters.site(name).context("no such site")?;
         Ok(site.rx.bytes)
@@ -154,17 +159,22 @@ impl Mesh {
 
 impl Site {
     /// Its name in the topology.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
+    /// Its admin API, past the emulated network.
+    pub(crate) fn admin_url(&self) -> &str {
+        &self.admin
+    }
+
     /// Its Image API, past the emulated network.
-    pub(super) fn api(&self) -> &ImageApi {
+    pub(crate) fn api(&self) -> &ImageApi {
         &self.api
     }
 
     /// Uploads `bytes` as a new raw image; returns its id.
-    pub(super) fn push(&self, name: &str, bytes: &[u8]) -> Result<String> {
+    pub(crate) fn push(&self, name: &str, bytes: &[u8]) -> Result<String> {
         let record = self.api.create(&json!({
             "name": name, "disk_format": "raw", "container_format": "bare",
         }))?;
@@ -178,14 +188,14 @@ impl Site {
     }
 
     /// Removes an image everywhere.
-    pub(super) fn delete(&self, id: &str) -> Result<()> {
+    pub(crate) fn delete(&self, id: &str) -> Result<()> {
         let url = format!("{}/v2/images/{id}", self.api.url());
         agent(false).delete(url).call().context("delete")?;
         Ok(())
     }
 
     /// Id, name and status of all images, in order of id. At most 1,000.
-    pub(super) fn catalogue(&self) -> Result<Vec<[String; 3]>> {
+    pub(crate) fn catalogue(&self) -> Result<Vec<[String; 3]>> {
         let page = self.api.get("/v2/images?limit=1000")?;
         let images = page["images"].as_array().context("no list")?;
         let text = |image: &Value, key: &str| image[key].as_str().unwrap_or_default().to_owned();
@@ -199,17 +209,23 @@ impl Site {
 
     /// Waits until the image is listed as active here with the SHA-512 of `bytes`, and each of
     /// `holders` is known here to hold it.
-    pub(super) fn wait_for_image(&self, id: &str, bytes: &[u8], holders: &[&str]) -> Result<()> {
-        let active = |row: &[String; 3]| row[0] == id && row[2] == "active";
-        wait_until(&format!("{} to list image {id}", self.name), || {
-            Ok(self.catalogue()?.iter().any(active))
-        })?;
+    pub(crate) fn wait_for_image(&self, id: &str, bytes: &[u8], holders: &[&str]) -> Result<()> {
+        self.wait_for_holders(id, holders)?;
         let record = self.api.get(&format!("/v2/images/{id}"))?;
         let digest: String = Sha512::digest(bytes)
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
         ensure!(record["os_hash_value"] == digest, "wrong SHA-512: {record}");
+        Ok(())
+    }
+
+    /// Waits until the image is listed as active here, and each of `holders` is known here to hold it.
+    pub(crate) fn wait_for_holders(&self, id: &str, holders: &[&str]) -> Result<()> {
+        let active = |row: &[String; 3]| row[0] == id && row[2] == "active";
+        wait_until(&format!("{} to list image {id}", self.name), || {
+            Ok(self.catalogue()?.iter().any(active))
+        })?;
         for holder in holders {
             let held = |image: &Value| image["id"] == id && image["complete"] == true;
             wait_until(&format!("{} to know {holder} as holder", self.name), || {
@@ -223,17 +239,17 @@ impl Site {
     }
 
     /// Payload received from all peers since the daemon started, in bytes.
-    pub(super) fn payload_rx(&self) -> Result<u64> {
+    pub(crate) fn payload_rx(&self) -> Result<u64> {
         self.metric("vitrail_peer_rx_bytes_total{")
     }
 
     /// Payload sent to all peers since the daemon started, in bytes.
-    pub(super) fn payload_tx(&self) -> Result<u64> {
+    pub(crate) fn payload_tx(&self) -> Result<u64> {
         self.metric("vitrail_peer_tx_bytes_total{")
     }
 
     /// The receipt of the newest pull of an image. A client may have its last byte before the pull ends.
-    pub(super) fn receipt(&self, id: &str) -> Result<Value> {
+    pub(crate) fn receipt(&self, id: &str) -> Result<Value> {
         let mut receipt = Value::Null;
         wait_until(&format!("a receipt of {id} at {}", self.name), || {
             let mut receipts = self.admin(&format!("/v1/receipts?image={id}&limit=1"))?;
@@ -307,7 +323,7 @@ impl Drop for Site {
 }
 
 /// Waits until `condition` holds; fails when it cannot be had, or after a minute.
-pub(super) fn wait_until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
         if condition().with_context(|| format!("wait for {what}"))? {

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Cache, Cost, Store};
+use super::{Cache, Cost, Place, Store};
 use crate::disk;
 use crate::image_api::ImageApi;
 use crate::process::{Process, run};
 
 /// What is installed. The OpenStack client is there for people who start Glance by hand.
-const PACKAGES: &[&str] = &[
+pub const PACKAGES: &[&str] = &[
     "glance==33.0.0",
     "uwsgi==2.0.31",
     "python-openstackclient==10.5.0",
@@ -30,6 +30,15 @@ const TRUSTED_FILTER: &str = include_str!("glance/trusted.py");
 /// Both processes import about a thousand modules before they answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What of Glance is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// Its defaults.
+    AsShipped,
+    /// And the cache of images on the API node, as most deployments with a remote store have it.
+    ImageCache,
+}
+
 /// A running Glance, killed on drop.
 #[derive(Debug)]
 pub struct Glance {
@@ -40,18 +49,31 @@ pub struct Glance {
 
 impl Glance {
     /// Installs Glance into `cache` unless it is there, writes its configuration and an empty
-    /// database under `dir`, and serves the Image API on `127.0.0.1:port`.
-    pub fn start(cache: &Cache, dir: &Path, port: u16) -> Result<Self> {
+    /// database under `dir`, and serves the Image API on port `port` of `place`.
+    pub fn start(
+        cache: &Cache,
+        dir: &Path,
+        place: &Place,
+        port: u16,
+        setup: Setup,
+    ) -> Result<Self> {
         let venv = cache.venv("glance", PACKAGES)?;
         fs::create_dir_all(dir)?;
         let dir = dir.canonicalize()?;
         let etc = dir.join("etc");
-        for sub in ["etc", "images", "staging", "tasks"] {
+        for sub in ["etc", "images", "staging", "tasks", "cache"] {
             fs::create_dir_all(dir.join(sub))?;
         }
+        let listen = format!("{}:{port}", place.listen());
+        let flavor = match setup {
+            Setup::AsShipped => "keystone",
+            Setup::ImageCache => "keystone+cachemanagement",
+        };
         let fill = |template: &str| {
             template
+                .replace("@FLAVOR@", flavor)
                 .replace("@DIR@", &dir.to_string_lossy())
+                .replace("@LISTEN@", &listen)
                 .replace("@PORT@", &port.to_string())
         };
         fs::write(etc.join("glance-api.conf"), fill(CONFIG))?;
@@ -74,7 +96,8 @@ impl Glance {
         )?;
         let mut process = Process::spawn(
             "glance",
-            Command::new(venv.join("bin/uwsgi"))
+            place
+                .command(venv.join("bin/uwsgi"))
                 .arg("--ini")
                 .arg(etc.join("uwsgi.ini"))
                 .arg("--virtualenv")
@@ -82,7 +105,7 @@ impl Glance {
                 .env("OS_GLANCE_CONFIG_DIR", &etc),
             &dir.join("glance.log"),
         )?;
-        let url = format!("http://127.0.0.1:{port}");
+        let url = format!("http://{}:{port}", place.reach());
         let images = format!("{url}/v2/images");
         process
             .wait_ready(READY_TIMEOUT, || ureq::get(&images).call().is_ok())

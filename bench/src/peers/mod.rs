@@ -12,6 +12,7 @@ pub mod restic;
 pub mod vitrail;
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,54 @@ use anyhow::{Context, Result};
 use crate::process::run;
 
 pub use crate::process::Cost;
+
+/// Where a server runs.
+#[derive(Clone, Debug)]
+pub struct Place {
+    namespace: Option<String>,
+    reach: Ipv4Addr,
+}
+
+impl Place {
+    /// This machine, on loopback.
+    pub fn here() -> Self {
+        Self {
+            namespace: None,
+            reach: Ipv4Addr::LOCALHOST,
+        }
+    }
+
+    /// A network namespace that the root namespace reaches at `reach`.
+    pub fn namespace(name: &str, reach: Ipv4Addr) -> Self {
+        Self {
+            namespace: Some(name.to_owned()),
+            reach,
+        }
+    }
+
+    /// A command that runs there.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let Some(namespace) = &self.namespace else {
+            return Command::new(program);
+        };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(program);
+        command
+    }
+
+    /// What a server there listens on: loopback here, everything in a namespace.
+    pub fn listen(&self) -> Ipv4Addr {
+        match self.namespace {
+            None => Ipv4Addr::LOCALHOST,
+            Some(_) => Ipv4Addr::UNSPECIFIED,
+        }
+    }
+
+    /// Its address for this process.
+    pub fn reach(&self) -> Ipv4Addr {
+        self.reach
+    }
+}
 
 /// Something that takes image files in and keeps them.
 pub trait Store {
@@ -56,6 +105,23 @@ impl Cache {
     /// Where something called `name` is kept.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// A program of crates.io, built on first use.
+    pub fn cargo_install(&self, name: &str, version: &str) -> Result<PathBuf> {
+        let root = self.path(&format!("cargo-{name}-{version}"));
+        let program = root.join("bin").join(name);
+        if !program.exists() {
+            eprintln!("building {name} {version} into {}", root.display());
+            run(
+                "cargo install",
+                Command::new("cargo")
+                    .args(["install", "--quiet", "--locked", "--root"])
+                    .arg(&root)
+                    .args(["--version", version, name]),
+            )?;
+        }
+        Ok(program)
     }
 
     /// A Python virtual environment that holds `packages`; made on first use.

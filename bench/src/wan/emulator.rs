@@ -47,7 +47,7 @@ pub enum Error {
 }
 
 /// The device of each site in its namespace.
-const TUN: &str = "wan0";
+pub(crate) const TUN: &str = "wan0";
 
 /// The management device of each site in its namespace.
 const MGMT: &str = "mgmt0";

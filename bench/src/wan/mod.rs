@@ -33,6 +33,7 @@ mod units;
 
 pub use control::ask;
 pub use counters::{Count, Counters, Lateness, PairCount, PairCounters, SiteCount, SiteCounters};
+pub(crate) use emulator::TUN;
 pub use emulator::{Emulator, Error};
 pub use event::{Event, TimedEvent};
 pub use fabric::Fabric;
@@ -42,4 +43,5 @@ pub use network::{
 };
 pub use port::Packet;
 pub use topology::{LinkSpec, Matrix, PairSpec, PolicerSpec, SiteSpec, Topology, TopologyError};
-pub use units::{QueueLimit, Rate, UnitError, parse_duration};
+pub(crate) use units::optional_duration;
+pub use units::{QueueLimit, Rate, UnitError, parse_duration, parse_size};

@@ -56,7 +56,24 @@ const RATE_UNITS: [(&str, f64); 4] = [
     ("bit/s", 1.0),
 ];
 const TIME_UNITS: [(&str, f64); 4] = [("ms", 1e6), ("us", 1e3), ("ns", 1.0), ("s", 1e9)];
-const SIZE_UNITS: [(&str, f64); 3] = [("MiB", 1048576.0), ("KiB", 1024.0), ("B", 1.0)];
+const SIZE_UNITS: [(&str, f64); 6] = [
+    ("GiB", 1073741824.0),
+    ("MiB", 1048576.0),
+    ("KiB", 1024.0),
+    ("GB", 1e9),
+    ("MB", 1e6),
+    ("B", 1.0),
+];
+
+/// Bytes as people write them: `256MB`, `4MiB`.
+pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+    quantity(text, &SIZE_UNITS)
+        .map(|bytes| bytes.round() as u64)
+        .ok_or_else(|| UnitError {
+            text: text.into(),
+            expected: "a size such as 256MB",
+        })
+}
 
 /// The number before the first of `units` that `text` ends with, times that unit.
 fn quantity(text: &str, units: &[(&str, f64)]) -> Option<f64> {
@@ -213,16 +230,16 @@ pub(super) mod duration {
 
 /// `#[serde(with)]` for an optional [`Duration`]; the field needs `default` and must be skipped
 /// when it is `None`.
-pub(super) mod optional_duration {
+pub(crate) mod optional_duration {
     use super::{Deserializer, Duration, Serializer, duration};
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Duration>, D::Error> {
         duration::deserialize(deserializer).map(Some)
     }
 
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         time: &Option<Duration>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {

@@ -9,7 +9,7 @@ use std::fmt;
 use crate::error::Damage;
 
 pub(crate) use format::{ENTRY_LEN_MAX, HEADER_LEN, assemble};
-pub(crate) use read::{check_header, read_entry, read_footer, scan};
+pub(crate) use read::{check_header, read_entry, read_footer, read_unchecked, scan};
 pub(crate) use write::PackWriter;
 
 /// Number of a pack, unique in its store and never used again.

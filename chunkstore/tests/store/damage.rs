@@ -101,11 +101,12 @@ fn each_byte_of_a_pack_read() {
         .count();
     assert!(wrong > NOISE && wrong < count, "{wrong} of {count}");
     assert_eq!(site.store().stats().unwrap().damaged_chunks, wrong as u64);
-    // What reading did not need, headers and footers, verify finds.
+    // What reading did not need, headers, footers and checksums, verify finds.
     let report = verified(site.store());
-    assert_eq!(
-        (report.missing.len(), report.damaged.len()),
-        (wrong, count - wrong)
+    assert_eq!(report.damaged.len(), count - wrong);
+    assert!(
+        report.missing.len() > wrong,
+        "a wrong checksum costs a chunk"
     );
     heal(&site, id);
 }

@@ -4,6 +4,7 @@
 //! pass through here.
 
 pub mod bound;
+mod choice;
 mod peer;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::runs::Runs;
-use peer::PeerState;
+use peer::{Ask, PeerState};
 pub use peer::{Have, PeerInfo};
 
 /// A site, by [`crate::clock::site_number`].
@@ -21,14 +22,6 @@ pub type Peer = u64;
 
 /// Uncompressed bytes at which a block is closed.
 pub const BLOCK_LEN: u64 = 512 * 1024;
-/// Blocks from a client's position on that come before all others: 16 MiB.
-const URGENT_BLOCKS: usize = 32;
-/// Blocks drawn to find a rare one.
-const RARE_SAMPLE: usize = 32;
-/// A farther class of peers is left alone if the nearer ones need no longer than this.
-const NEAR_ENOUGH: Duration = Duration::from_secs(1);
-/// How much slower than the thief a peer must be to lose a block that it has begun to send.
-const HEDGE_FACTOR: f64 = 3.0;
 
 /// A chunk that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +43,8 @@ pub enum Output {
         request: u32,
         /// Chunk indexes.
         chunks: Runs,
+        /// A client waits for it: it goes before everything else.
+        first: bool,
     },
     /// Tell a peer not to begin a request.
     Cancel {
@@ -74,18 +69,20 @@ pub enum Output {
 
 /// One pull.
 ///
-/// Memory: 12 bytes a wanted chunk, 40 a block, and the holdings of its peers.
+/// Memory: 10 bytes a wanted chunk, 8 more while somebody is asked for it, 40 a block, and the holdings of its peers.
 #[derive(Debug)]
 pub struct Pull {
     wanted: Vec<Wanted>,
     received: Vec<bool>,
+    /// Whether some peer is asked for a chunk, and the request was not taken back.
+    asked: Vec<bool>,
     left: usize,
     left_bytes: u64,
     blocks: Vec<Block>,
-    /// Blocks that nobody is asked for.
+    /// Blocks with chunks that are missing and that nobody is asked for.
     open: BTreeSet<usize>,
     peers: BTreeMap<Peer, PeerState>,
-    /// Blocks at which clients wait.
+    /// Chunks at which clients wait, as positions in `wanted`.
     positions: BTreeSet<usize>,
     /// Whether blocks that no client waits for are fetched as well.
     whole: bool,
@@ -102,7 +99,6 @@ struct Block {
     /// Positions in `wanted`.
     chunks: Range<usize>,
     left: usize,
-    bytes: u64,
 }
 
 /// A small generator (SplitMix64, Steele et al. 2014): the core's decisions must be repeatable.
@@ -129,7 +125,6 @@ impl Pull {
                 blocks.push(Block {
                     chunks: start..i,
                     left: i - start,
-                    bytes,
                 });
                 (start, bytes) = (i, 0);
             }
@@ -139,13 +134,13 @@ impl Pull {
             blocks.push(Block {
                 chunks: start..wanted.len(),
                 left: wanted.len() - start,
-                bytes,
             });
         }
         let mut random = Random(seed);
         let start = random.below(blocks.len());
         let mut pull = Self {
             received: vec![false; wanted.len()],
+            asked: vec![false; wanted.len()],
             left: wanted.len(),
             left_bytes: wanted.iter().map(|w| u64::from(w.len)).sum(),
             open: (0..blocks.len()).collect(),
@@ -207,9 +202,7 @@ impl Pull {
     /// A peer is gone; what it was asked for goes to others.
     pub fn remove_peer(&mut self, peer: Peer, now: Duration) {
         if let Some(state) = self.peers.remove(&peer) {
-            for ask in state.asked {
-                self.reopen(ask.block);
-            }
+            self.release_all(state);
             self.fill(now);
         }
     }
@@ -219,8 +212,7 @@ impl Pull {
         let positions = indexes
             .into_iter()
             .map(|index| self.wanted.partition_point(|w| w.index < index))
-            .map(|at| self.blocks.partition_point(|block| block.chunks.end <= at))
-            .filter(|&block| block < self.blocks.len())
+            .filter(|&at| at < self.wanted.len())
             .collect();
         if positions != self.positions {
             self.positions = positions;
@@ -251,7 +243,7 @@ impl Pull {
             if !std::mem::replace(&mut self.received[at], true) {
                 self.left -= 1;
                 self.left_bytes -= u64::from(self.wanted[at].len);
-                let block = self.blocks.partition_point(|block| block.chunks.end <= at);
+                let block = self.block_of(at);
                 self.blocks[block].left -= 1;
                 if self.blocks[block].left == 0 {
                     self.open.remove(&block);
@@ -265,20 +257,22 @@ impl Pull {
         self.fill(now);
     }
 
-    /// A peer has ended a request; it did not have `missing`.
+    /// A peer has ended a request; it did not have `missing`. What it says of a request that was taken back does not
+    /// count.
     pub fn handle_done(&mut self, peer: Peer, request: u32, missing: &Runs, now: Duration) {
         let Some(state) = self.peers.get_mut(&peer) else {
             return;
         };
-        let Some(ask) = state.end(request, missing, now) else {
+        let Some(ask) = state.end(request, now) else {
             return;
         };
-        let unanswered = missing.is_empty() && self.blocks[ask.block].left > 0 && !ask.cancelled;
-        if unanswered && state.strike() {
-            self.drop_peer(peer, "it left three requests unanswered".into());
-        }
         if !ask.cancelled {
-            self.reopen(ask.block);
+            if !missing.is_empty() {
+                state.lack(missing, &self.wanted);
+            } else if ask.bytes > 0 && state.strike() {
+                self.drop_peer(peer, "it left three requests unanswered".into());
+            }
+            self.release(&ask);
         }
         self.fill(now);
     }
@@ -287,6 +281,13 @@ impl Pull {
     pub fn handle_fault(&mut self, peer: Peer, reason: String, now: Duration) {
         self.drop_peer(peer, reason);
         self.fill(now);
+    }
+
+    /// What has come could not be taken until now: nobody is to blame for having been silent so far.
+    pub fn excuse(&mut self, now: Duration) {
+        for state in self.peers.values_mut() {
+            state.excuse(now);
+        }
     }
 
     /// Time has come to look for stalls.
@@ -320,6 +321,11 @@ impl Pull {
         self.outputs.pop_front()
     }
 
+    /// The block of the chunk at a position of `wanted`.
+    fn block_of(&self, at: usize) -> usize {
+        self.blocks.partition_point(|block| block.chunks.end <= at)
+    }
+
     fn check_complete(&mut self) {
         if self.left == 0 && !self.complete {
             self.complete = true;
@@ -327,209 +333,47 @@ impl Pull {
         }
     }
 
-    fn reopen(&mut self, block: usize) {
-        let asked =
-            |state: &PeerState| state.asked.iter().any(|a| a.block == block && !a.cancelled);
-        if self.blocks[block].left > 0 && !self.peers.values().any(asked) {
-            self.open.insert(block);
+    /// Nobody is asked any more for what was asked for so.
+    fn release(&mut self, ask: &Ask) {
+        for &at in &ask.chunks {
+            self.asked[at] = false;
+            if !self.received[at] {
+                self.open.insert(ask.block);
+            }
+        }
+    }
+
+    fn release_all(&mut self, state: PeerState) {
+        for ask in state.asked.iter().filter(|ask| !ask.cancelled) {
+            self.release(ask);
         }
     }
 
     fn drop_peer(&mut self, peer: Peer, reason: String) {
         if let Some(state) = self.peers.remove(&peer) {
-            for ask in state.asked {
-                self.reopen(ask.block);
-            }
+            self.release_all(state);
             self.outputs.push_back(Output::Drop { peer, reason });
         }
     }
 
     /// Others get what a stalled peer was asked for; what it sends after all is still taken.
     fn take_from_stalled(&mut self, peer: Peer) {
-        let Some(state) = self.peers.get_mut(&peer) else {
-            return;
-        };
-        let mut blocks = Vec::new();
-        for ask in state.asked.iter_mut().filter(|ask| !ask.cancelled) {
-            ask.cancelled = true;
-            blocks.push(ask.block);
-            self.outputs.push_back(Output::Cancel {
-                peer,
-                request: ask.request,
-            });
-        }
-        for block in blocks {
-            self.reopen(block);
+        let asks = self.peers.get(&peer).map_or(0, |state| state.asked.len());
+        for place in 0..asks {
+            self.take_back(peer, place);
         }
     }
 
-    /// Gives every peer as much to do as keeps it busy.
-    fn fill(&mut self, now: Duration) {
-        if self.left == 0 {
-            return;
-        }
-        let mut order: Vec<Peer> = self.peers.keys().copied().collect();
-        order.sort_by_key(|peer| {
-            let state = &self.peers[peer];
-            (state.stalled, state.info.distance, state.info.rtt, *peer)
-        });
-        for peer in order {
-            if self.near_ones_suffice(peer) {
-                continue;
-            }
-            while self.peers[&peer].has_room() {
-                let Some(block) = self.choose(peer).or_else(|| self.steal(peer)) else {
-                    break;
-                };
-                self.ask(peer, block, now);
-            }
-        }
-        let waiting = self.peers.values().any(|state| !state.asked.is_empty());
-        if waiting || !self.is_wanted() {
-            self.starved = false;
-        } else if !std::mem::replace(&mut self.starved, true) {
-            self.outputs.push_back(Output::Starved);
-        }
-    }
-
-    /// Whether an open block should be fetched now.
-    fn is_wanted(&self) -> bool {
-        let urgent = |&position: &usize| {
-            self.open
-                .range(position..position + URGENT_BLOCKS)
-                .next()
-                .is_some()
-        };
-        self.whole && !self.open.is_empty() || self.positions.iter().any(urgent)
-    }
-
-    fn near_ones_suffice(&self, peer: Peer) -> bool {
-        let distance = self.peers[&peer].info.distance;
-        let near = self
-            .peers
-            .values()
-            .filter(|s| s.info.distance < distance && !s.stalled);
-        let rate: f64 = near.map(|s| s.rate.unwrap_or(0.0)).sum();
-        rate > 0.0 && self.left_bytes as f64 / rate < NEAR_ENOUGH.as_secs_f64()
-    }
-
-    fn ask(&mut self, peer: Peer, block: usize, now: Duration) {
-        let request = self.next_request;
-        self.next_request = self.next_request.wrapping_add(1);
-        let range = self.blocks[block].chunks.clone();
-        let open = range.filter(|&at| !self.received[at]);
-        let (mut indexes, mut bytes) = (Vec::new(), 0);
-        for at in open {
-            indexes.push(self.wanted[at].index);
-            bytes += u64::from(self.wanted[at].len);
-        }
-        self.open.remove(&block);
-        if let Some(state) = self.peers.get_mut(&peer) {
-            state.ask(request, block, bytes, now);
-        }
-        self.outputs.push_back(Output::Request {
-            peer,
-            request,
-            chunks: Runs::of(indexes),
-        });
-    }
-
-    fn has_block(&self, state: &PeerState, block: usize) -> bool {
-        match &state.have {
-            Have::All => true,
-            Have::Part(runs) => self.blocks[block]
-                .chunks
-                .clone()
-                .all(|at| self.received[at] || runs.contains(self.wanted[at].index)),
-        }
-    }
-
-    /// The block that a peer should send next.
-    fn choose(&mut self, peer: Peer) -> Option<usize> {
-        let state = &self.peers[&peer];
-        let held = |block: &&usize| self.has_block(state, **block);
-        for &position in &self.positions {
-            let window = position..position + URGENT_BLOCKS;
-            if let Some(&block) = self.open.range(window).find(held) {
-                return Some(block);
-            }
-        }
-        if !self.whole {
+    /// Takes back the request at a place of a peer's queue, unless that was done before. Returns its block.
+    fn take_back(&mut self, peer: Peer, place: usize) -> Option<usize> {
+        let ask = self.peers.get_mut(&peer)?.asked.get_mut(place)?;
+        if std::mem::replace(&mut ask.cancelled, true) {
             return None;
         }
-        if let Some(&position) = self.positions.first() {
-            let rest = self
-                .open
-                .range(position..)
-                .chain(self.open.range(..position));
-            return { rest }.find(held).copied();
-        }
-        let swarm = self.peers.values().any(|s| matches!(s.have, Have::Part(_)));
-        if !swarm {
-            let rest = self
-                .open
-                .range(self.start..)
-                .chain(self.open.range(..self.start));
-            return { rest }.find(held).copied();
-        }
-        self.choose_rare(peer)
-    }
-
-    fn choose_rare(&mut self, peer: Peer) -> Option<usize> {
-        let from = self.random.below(self.blocks.len());
-        let state = &self.peers[&peer];
-        // A run of open blocks from a random place stands for a random draw: it costs no memory.
-        let candidates = self
-            .open
-            .range(from..)
-            .chain(self.open.range(..from))
-            .filter(|&&block| self.has_block(state, block))
-            .take(RARE_SAMPLE);
-        candidates
-            .enumerate()
-            .min_by_key(|(i, block)| {
-                (
-                    self.peers
-                        .values()
-                        .filter(|s| self.has_block(s, **block))
-                        .count(),
-                    *i,
-                )
-            })
-            .map(|(_, block)| *block)
-    }
-
-    /// A block that another peer would bring later than this one, taken away from it.
-    fn steal(&mut self, thief: Peer) -> Option<usize> {
-        let state = &self.peers[&thief];
-        if !state.asked.is_empty() || state.stalled {
-            return None;
-        }
-        let mut best: Option<(f64, Peer, usize)> = None;
-        for (&peer, victim) in self.peers.iter().filter(|(peer, _)| **peer != thief) {
-            let Some((place, ask)) = victim
-                .asked
-                .iter()
-                .enumerate()
-                .rfind(|(_, ask)| !ask.cancelled)
-            else {
-                continue;
-            };
-            let theirs = victim.seconds_until(place);
-            let mine = state.seconds_for(self.blocks[ask.block].bytes);
-            let factor = if place == 0 { HEDGE_FACTOR } else { 1.0 };
-            if theirs > factor * mine
-                && self.has_block(state, ask.block)
-                && best.is_none_or(|(seconds, _, _)| theirs > seconds)
-            {
-                best = Some((theirs, peer, place));
-            }
-        }
-        let (_, peer, place) = best?;
-        let ask = &mut self.peers.get_mut(&peer)?.asked[place];
-        ask.cancelled = true;
-        let (request, block) = (ask.request, ask.block);
+        let ask = ask.clone();
+        self.release(&ask);
+        let request = ask.request;
         self.outputs.push_back(Output::Cancel { peer, request });
-        Some(block)
+        Some(ask.block)
     }
 }

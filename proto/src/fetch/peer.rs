@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::BLOCK_LEN;
+use super::{BLOCK_LEN, Wanted};
 use crate::runs::Runs;
 
 /// A peer is kept busy for this long beyond a round trip.
@@ -23,12 +23,14 @@ const RATE_GAIN: f64 = 0.25;
 const STRIKES_MAX: u32 = 3;
 
 /// Where a peer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PeerInfo {
     /// 0 in the same zone, 1 elsewhere.
     pub distance: u8,
     /// Round trip, an estimate.
     pub rtt: Duration,
+    /// Uncompressed bytes per second that it was seen to deliver at before, if it was.
+    pub rate: Option<f64>,
 }
 
 /// What a peer holds of the manifest.
@@ -57,22 +59,25 @@ pub(super) struct PeerState {
     strikes: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Ask {
     pub(super) request: u32,
     pub(super) block: usize,
-    bytes: u64,
-    /// Somebody else is asked for its block now.
+    /// Positions in `wanted`, all of the block.
+    pub(super) chunks: Vec<usize>,
+    /// Bytes of it that have not come.
+    pub(super) bytes: u64,
+    /// It was taken back: somebody else may be asked.
     pub(super) cancelled: bool,
 }
 
 impl PeerState {
     pub(super) fn new(info: PeerInfo, have: Have, now: Duration) -> Self {
         Self {
+            rate: info.rate,
             info,
             have,
             asked: VecDeque::new(),
-            rate: None,
             stalled: false,
             last_progress: now,
             sample_start: now,
@@ -109,7 +114,7 @@ impl PeerState {
         self.asked_bytes() < depth
     }
 
-    pub(super) fn ask(&mut self, request: u32, block: usize, bytes: u64, now: Duration) {
+    pub(super) fn ask(&mut self, ask: Ask, now: Duration) {
         if self.asked.is_empty() {
             self.last_progress = now;
             self.sample_start = now;
@@ -117,12 +122,15 @@ impl PeerState {
             self.slow_since = now;
             self.slow_bytes = 0;
         }
-        self.asked.push_back(Ask {
-            request,
-            block,
-            bytes,
-            cancelled: false,
-        });
+        self.asked.push_back(ask);
+    }
+
+    /// Whether it holds a chunk, by index.
+    pub(super) fn has(&self, index: u32) -> bool {
+        match &self.have {
+            Have::All => true,
+            Have::Part(runs) => runs.contains(index),
+        }
     }
 
     pub(super) fn progress(&mut self, request: u32, bytes: u64, now: Duration) {
@@ -151,25 +159,31 @@ impl PeerState {
     }
 
     /// Takes a request off the queue.
-    pub(super) fn end(&mut self, request: u32, missing: &Runs, now: Duration) -> Option<Ask> {
+    pub(super) fn end(&mut self, request: u32, now: Duration) -> Option<Ask> {
         let at = self.asked.iter().position(|ask| ask.request == request)?;
         self.last_progress = now;
-        if !missing.is_empty() {
-            // It has less than it said: believe the answer.
-            self.have = match std::mem::replace(&mut self.have, Have::Part(Runs::new())) {
-                Have::Part(runs) => {
-                    Have::Part(Runs::of(runs.iter().filter(|i| !missing.contains(*i))))
-                }
-                Have::All => Have::Part(Runs::new()),
-            };
-        }
         self.asked.remove(at)
+    }
+
+    /// It has less than it said: its answer is believed.
+    pub(super) fn lack(&mut self, missing: &Runs, wanted: &[Wanted]) {
+        let lacks = |index: &u32| missing.contains(*index);
+        self.have = Have::Part(match &self.have {
+            Have::Part(runs) => Runs::of(runs.iter().filter(|index| !lacks(index))),
+            Have::All => Runs::of(wanted.iter().map(|w| w.index).filter(|index| !lacks(index))),
+        });
     }
 
     /// Counts a fault; true if it was one too many.
     pub(super) fn strike(&mut self) -> bool {
         self.strikes += 1;
         self.strikes >= STRIKES_MAX
+    }
+
+    pub(super) fn excuse(&mut self, now: Duration) {
+        self.last_progress = now;
+        self.slow_since = now;
+        self.slow_bytes = 0;
     }
 
     fn stall_time(&self) -> Duration {

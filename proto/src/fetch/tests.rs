@@ -73,6 +73,7 @@ fn run(wanted: Vec<Wanted>, links: &[Link], positions: &[u32], seed: u64) -> Out
         let info = PeerInfo {
             distance: 0,
             rtt: link.rtt,
+            rate: None,
         };
         pull.add_peer(i as Peer, info, link.have.clone(), now);
     }
@@ -84,6 +85,7 @@ fn run(wanted: Vec<Wanted>, links: &[Link], positions: &[u32], seed: u64) -> Out
                     peer,
                     request,
                     chunks,
+                    ..
                 } => {
                     let arrival = now + links[peer as usize].rtt;
                     queues[peer as usize].push_back((request, chunks, arrival));

@@ -3,10 +3,13 @@
 //! Records live in RocksDB, in the store's database, and as views in memory, so that reads never touch the
 //! disk. Writes go through [`Catalogue::create`], [`Catalogue::modify`] and [`Catalogue::delete`], each durable on
 //! return; [`Catalogue::merge`] takes in records of other sites. A record costs some 2 KB of memory.
+//! [`Copies`] is this site's own: what it means to do with the bytes that the records name.
 
+mod copies;
 mod image;
+mod task;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +21,9 @@ use vitrail_proto::clock::Clock;
 use vitrail_proto::id::ManifestId;
 use vitrail_proto::record::{FIELDS_MAX, Merge, Record, Value};
 
-pub use image::{Changes, Image, Status, Visibility, field};
+pub use copies::{Copies, Intent, SPACE as COPIES_SPACE};
+pub use image::{Changes, Image, Import, Member, MemberStatus, Staged, Status, Visibility, field};
+pub use task::{Task, TaskKind, TaskStatus};
 
 /// The catalogue's space in the database.
 pub const SPACE: &str = "images";
@@ -54,6 +59,7 @@ pub struct Catalogue {
     writer: Mutex<Clock>,
     views: RwLock<Views>,
     listener: OnceLock<Listener>,
+    copies: Copies,
 }
 
 type Listener = Box<dyn Fn(Uuid) + Send + Sync>;
@@ -64,7 +70,7 @@ struct Views {
     /// By age, for the API's default order.
     by_age: BTreeSet<(u64, Uuid)>,
     /// Deleted ids, which are never used again.
-    deleted: std::collections::HashSet<Uuid>,
+    deleted: HashSet<Uuid>,
 }
 
 impl Views {
@@ -106,34 +112,33 @@ impl Catalogue {
                 None => views.bury(record.id),
             }
         }
+        let named = views.images.values().filter_map(|image| image.manifest());
+        let copies = Copies::open(store, &named.collect())?;
         let catalogue = Self {
+            copies,
             store: store.clone(),
             site: site.to_owned(),
             writer: Mutex::new(clock),
             views: RwLock::new(views),
             listener: OnceLock::new(),
         };
-        catalogue.abandon_uploads()?;
+        catalogue.abandon_work()?;
         Ok(catalogue)
     }
 
-    /// Uploads that this site was receiving when it stopped are over: their images wait for bytes again.
-    fn abandon_uploads(&self) -> Result<(), CatalogueError> {
-        let interrupted: Vec<Uuid> = self
-            .images()
-            .into_iter()
-            .filter(|i| i.status == Status::Saving && i.saving_at.as_deref() == Some(&self.site))
-            .map(|i| i.id)
-            .collect();
-        for id in interrupted {
-            self.modify(id, |_| {
-                let mut changes = Changes::new();
-                changes
-                    .set_status(Status::Queued)
-                    .set_text(field::SAVING_AT, None);
-                Ok::<_, CatalogueError>(changes)
+    /// What this site was receiving or importing when it stopped is over.
+    fn abandon_work(&self) -> Result<(), CatalogueError> {
+        let works_here = |image: &Image| {
+            let import = image.import.as_ref().map(|import| import.site.as_str());
+            [import, image.saving_at.as_deref()].contains(&Some(&self.site))
+        };
+        let images = self.images().into_iter();
+        for id in images.filter(|i| works_here(i)).map(|i| i.id) {
+            let reason = "the site stopped while it worked";
+            self.modify(id, |image| {
+                Ok::<_, CatalogueError>(image.abandoned(reason, now_ms()))
             })?;
-            tracing::info!(%id, "upload was interrupted; the image is queued again");
+            tracing::info!(%id, "work on the image was interrupted");
         }
         Ok(())
     }
@@ -175,26 +180,32 @@ impl Catalogue {
         self.len() == 0
     }
 
-    /// The manifests that images name: the roots of a collection.
+    /// The manifests that images name and this site has not given up: the roots of a collection.
     pub fn manifests(&self) -> Vec<ManifestId> {
         let views = self.views.read();
-        views
-            .images
-            .values()
-            .filter_map(|i| i.data.as_ref())
-            .map(|d| d.manifest)
+        let named = views.images.values().filter_map(|image| image.manifest());
+        named
+            .filter(|id| self.copies.intent(*id) != Some(Intent::Evict))
             .collect()
     }
 
-    /// Makes an image, queued.
-    pub fn create(&self, id: Uuid, changes: Changes) -> Result<Arc<Image>, CatalogueError> {
+    /// What this site means to do with its copies.
+    pub fn copies(&self) -> &Copies {
+        &self.copies
+    }
+
+    /// Makes an image, queued, if `allow` lets it; nobody else makes or changes any meanwhile.
+    pub fn create<E: From<CatalogueError>>(
+        &self,
+        id: Uuid,
+        changes: Changes,
+        allow: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Arc<Image>, E> {
         let mut clock = self.writer.lock();
-        {
-            let views = self.views.read();
-            if views.images.contains_key(&id) || views.deleted.contains(&id) {
-                return Err(CatalogueError::Exists(id));
-            }
+        if self.knows(id) {
+            return Err(CatalogueError::Exists(id).into());
         }
+        allow()?;
         let stamp = clock.tick(now_ms());
         let mut record = Record::new(id, stamp);
         for (key, value) in changes.writes {
@@ -208,7 +219,7 @@ impl Catalogue {
 
     /// Changes an image. `decide` sees it as it is and returns the writes, or an error that leaves it
     /// alone; nobody else changes it meanwhile. The time of the update is written too, unless there is
-    /// nothing to write.
+    /// nothing to write, or nothing but whom the image is shared with.
     pub fn modify<E: From<CatalogueError>>(
         &self,
         id: Uuid,
@@ -223,10 +234,12 @@ impl Catalogue {
         let mut record = self.record(id)?.ok_or(CatalogueError::NotFound(id))?;
         let now = now_ms();
         let stamp = clock.tick(now);
+        if changes.touch_image() {
+            record.set(field::UPDATED_AT, Some(Value::Int(now)), stamp);
+        }
         for (key, value) in changes.writes {
             record.set(&key, value, stamp);
         }
-        record.set(field::UPDATED_AT, Some(Value::Int(now)), stamp);
         record.prune(now.saturating_sub(REMOVAL_MEMORY_MS));
         if record.field_count() > FIELDS_MAX {
             return Err(CatalogueError::TooManyFields.into());

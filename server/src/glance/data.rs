@@ -70,6 +70,7 @@ pub(super) async fn download(call: Call, id: &str) -> ApiResult<Response<Body>> 
         return Ok(answer);
     }
     let api = call.api.clone();
+    api.reads.note(image.id, api.catalogue.len());
     let whole = bytes.end - bytes.start == data.size;
     let reader = api.content.open(data.manifest, image.id, whole).await;
     let reader = reader.map_err(|error| unreadable(&api, &error))?;
@@ -170,7 +171,13 @@ impl ReadAhead {
     /// budget, which a unit holds until the one after it is asked for.
     async fn next(&mut self) -> Option<Result<Vec<Bytes>, ContentError>> {
         self.sending = None;
-        while self.units.len() < READ_AHEAD_UNITS {
+        // Nothing is read ahead of the first unit, or it would not be the first to be asked of another site.
+        let units_max = if self.unit_max == FIRST_UNIT_MAX {
+            1
+        } else {
+            READ_AHEAD_UNITS
+        };
+        while self.units.len() < units_max {
             let reservation = self.api.store.memory().try_reserve(UNIT_DATA_MAX);
             if reservation.is_none() && !self.units.is_empty() {
                 break;

@@ -3,10 +3,11 @@
 use serde_json::{Map, Value, json};
 use vitrail_proto::record::Data;
 
+use super::{Api, locations, stores};
 use crate::catalogue::{Image, Status};
 
 /// The API's document of an image.
-pub(super) fn image(image: &Image) -> Value {
+pub(super) fn image(api: &Api, image: &Image) -> Value {
     let id = image.id.to_string();
     let data = image.data.as_ref();
     let mut document: Map<String, Value> = image
@@ -19,7 +20,7 @@ pub(super) fn image(image: &Image) -> Value {
     set("disk_format", json!(image.disk_format));
     set("container_format", json!(image.container_format));
     set("visibility", image.visibility.as_str().into());
-    set("size", json!(data.map(|d| d.size)));
+    set("size", json!(image.size()));
     set("virtual_size", json!(data.and_then(|d| d.virtual_size)));
     set("status", image.status.as_str().into());
     set("checksum", json!(data.map(md5)));
@@ -37,28 +38,41 @@ pub(super) fn image(image: &Image) -> Value {
     set("self", format!("/v2/images/{id}").into());
     set("file", format!("/v2/images/{id}/file").into());
     set("schema", "/v2/schemas/image".into());
+    let stores = stores::holding(api, image);
+    if !stores.is_empty() {
+        set("stores", stores.join(",").into());
+    }
+    if api.config.images.show_multiple_locations {
+        set("locations", locations::of(api, image).into());
+    }
+    if api.config.images.show_direct_url
+        && let Some(first) = locations::of(api, image).first()
+    {
+        set("direct_url", first["url"].clone());
+    }
+    for (name, sites) in [
+        ("os_glance_importing_to_stores", &image.importing_to),
+        ("os_glance_failed_import", &image.failed_import),
+    ] {
+        if let Some(sites) = sites {
+            set(name, sites.as_str().into());
+        }
+    }
+    if let Some(import) = &image.import {
+        set("os_glance_import_task", json!(import.task));
+    }
     debug_assert!(data.is_some() || !matches!(image.status, Status::Active));
     Value::Object(document)
 }
 
 /// MD5 of an image as hexadecimal text.
 pub(super) fn md5(data: &Data) -> String {
-    hex(&data.md5)
+    hex::encode(data.md5)
 }
 
 /// SHA-512 of an image as hexadecimal text.
 pub(super) fn sha512(data: &Data) -> String {
-    hex(&data.sha512)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a String does not fail.
-        let _infallible = write!(out, "{byte:02x}");
-    }
-    out
+    hex::encode(data.sha512)
 }
 
 /// Milliseconds since 1970 as `2026-11-24T08:19:30Z`.

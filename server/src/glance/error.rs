@@ -1,6 +1,6 @@
 //! Errors as clients expect them.
 
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 
 use super::{Body, full};
@@ -70,6 +70,19 @@ impl ApiError {
             format!("The method {method} is not allowed for this resource."),
         )
         .with(ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    /// There is no valid token; `challenge` tells where to get one.
+    pub(super) fn unauthenticated(challenge: Option<String>) -> Self {
+        let error = Self::new(
+            StatusCode::UNAUTHORIZED,
+            "This server could not verify that you are authorized to access the document you \
+             requested: the token is missing, wrong or has expired.",
+        );
+        match challenge.and_then(|text| HeaderValue::try_from(text).ok()) {
+            Some(challenge) => error.with(WWW_AUTHENTICATE, challenge),
+            None => error,
+        }
     }
 
     /// Not allowed by policy.

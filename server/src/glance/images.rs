@@ -5,26 +5,33 @@ use hyper::{Response, StatusCode};
 use uuid::Uuid;
 
 use super::error::shown;
+use super::import::Asker;
+use super::quota::Quota;
 use super::request::{Call, parse_id};
 use super::route::expect_no_body;
 use super::validate::{self, Kind};
-use super::{ApiError, ApiResult, Body, blocking, document, empty, json, patch, versions};
+use super::{
+    ApiError, ApiResult, Body, blocking, document, empty, import, json, locations, patch, stores,
+    versions,
+};
 use crate::auth::policy::{self, Action};
 use crate::catalogue::{Changes, Image, Status, field};
 
+static IMPORT_METHODS: HeaderName = HeaderName::from_static("openstack-image-import-methods");
 static STORE_IDS: HeaderName = HeaderName::from_static("openstack-image-store-ids");
 
 pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
-    if !policy::may_create(&call.identity) {
-        return Err(ApiError::denied(Action::AddImage));
-    }
     let (api, who) = (call.api.clone(), call.identity.clone());
-    let base = versions::base(&call.headers, api.config.api.public_endpoint.as_deref());
+    let base = versions::base(&call.headers, &api.config.api);
     let body = call.json().await?;
     let document = body
         .as_object()
         .ok_or_else(|| ApiError::bad_request("The request body must be a JSON object."))?;
 
+    let owner = match document.get("owner") {
+        Some(owner) => owner.as_str(),
+        None => who.project.as_deref(),
+    };
     let mut changes = Changes::new();
     changes.set_text(field::OWNER, who.project.clone());
     changes.set_text(field::VISIBILITY, Some("shared".into()));
@@ -58,18 +65,14 @@ pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
                     changes.set_tag(&tag, true);
                 }
             }
-            Kind::Base
-                if name == "owner"
-                    && !who.is_admin()
-                    && value.as_str() != who.project.as_deref() =>
-            {
-                return Err(ApiError::forbidden(format!(
-                    "Access was denied to this resource. You are not permitted to create images \
-                     owned by {}",
-                    shown(value)
-                )));
+            Kind::Base => {
+                if let Some(action) = validate::publishing(name, value)
+                    && !policy::may_for(&who, action, owner)
+                {
+                    return Err(ApiError::denied(action));
+                }
+                validate::base(&mut changes, name, value)?;
             }
-            Kind::Base => validate::base(&mut changes, &who, name, value)?,
             Kind::Property => {
                 properties += 1;
                 if properties > validate::PROPERTIES_MAX {
@@ -79,38 +82,68 @@ pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
             }
         }
     }
+    if !policy::may_for(&who, Action::AddImage, owner) {
+        return Err(match document.get("owner") {
+            Some(owner) if owner.as_str() != who.project.as_deref() => {
+                ApiError::forbidden(format!(
+                    "You are not permitted to create images owned by {}",
+                    shown(owner)
+                ))
+            }
+            _ => ApiError::denied(Action::AddImage),
+        });
+    }
     changes.set_status(Status::Queued);
-    let site = api.catalogue.site().to_owned();
-    let image = blocking(move || api.catalogue.create(id, changes)).await??;
+    let owner = owner.map(ToOwned::to_owned);
+    let making = api.clone();
+    let image = blocking(move || {
+        let api = &making;
+        let quota = Quota::of(&api.config.quotas, &api.catalogue, owner.as_deref());
+        let allow = || quota.map_or(Ok(()), |quota| quota.check_new_image());
+        api.catalogue.create(id, changes, allow)
+    })
+    .await??;
 
-    let mut answer = json(StatusCode::CREATED, &document::image(&image));
+    let mut answer = json(StatusCode::CREATED, &document::image(&api, &image));
     let location = format!("{base}/v2/images/{}", image.id);
     if let Ok(value) = HeaderValue::from_str(&location) {
         answer.headers_mut().insert(LOCATION, value);
     }
-    if let Ok(value) = HeaderValue::from_str(&site) {
-        answer.headers_mut().insert(STORE_IDS.clone(), value);
+    for (name, list) in [
+        (&IMPORT_METHODS, import::methods(&api).join(",")),
+        (&STORE_IDS, stores::all(&api).join(",")),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&list) {
+            answer.headers_mut().insert(name.clone(), value);
+        }
     }
     Ok(answer)
 }
 
 pub(super) fn show(call: &Call, id: &str) -> ApiResult<Response<Body>> {
     expect_no_body(call)?;
-    Ok(json(StatusCode::OK, &document::image(&*call.image(id)?)))
+    let image = call.image(id)?;
+    Ok(json(StatusCode::OK, &document::image(&call.api, &image)))
 }
 
 pub(super) async fn update(call: Call, id: &str) -> ApiResult<Response<Body>> {
     let syntax = patch::Syntax::of(&call)?;
     let image = call.image_for(id, Action::ModifyImage)?;
     let (api, who) = (call.api.clone(), call.identity.clone());
+    let catalogue = api.catalogue.clone();
+    let asker = Asker::of(&call);
     let operations = patch::parse(syntax, &call.json().await?)?;
+    if let Some(change) = patch::of_locations(&operations)? {
+        locations::change(&api, &who, &image, change, asker).await?;
+        let image = catalogue.get(image.id).unwrap_or(image);
+        return Ok(json(StatusCode::OK, &document::image(&api, &image)));
+    }
     let image = blocking(move || {
         // Checked again on the image as it is now: all operations happen, or none.
-        api.catalogue
-            .modify(image.id, |image| patch::apply(&operations, image, &who))
+        catalogue.modify(image.id, |image| patch::apply(&operations, image, &who))
     })
     .await??;
-    Ok(json(StatusCode::OK, &document::image(&image)))
+    Ok(json(StatusCode::OK, &document::image(&api, &image)))
 }
 
 pub(super) async fn delete(call: Call, id: &str) -> ApiResult<Response<Body>> {

@@ -4,22 +4,32 @@
 //! difference (codes, headers, JSON, order, transitions) the answers are those of Glance, series
 //! 2026.1.
 
+mod cache;
 mod data;
 pub(crate) mod document;
 mod error;
 mod images;
+mod import;
+mod intake;
 mod list;
+mod locations;
+mod members;
+mod metadefs;
 mod patch;
+mod quota;
 mod range;
 mod request;
 mod route;
 mod schema;
+mod stores;
 mod tags;
+mod tasks;
 mod upload;
 mod validate;
 mod versions;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,6 +38,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use uuid::Uuid;
 use vitrail_chunkstore::Store;
@@ -46,8 +58,8 @@ pub use error::{ApiError, ApiResult};
 /// Body of every answer.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Most uploads at once. Each keeps a blocking thread, of which the runtime has 512 for everything.
-const UPLOADS_MAX: u64 = 128;
+/// Most intakes at once. Each keeps a blocking thread, of which the runtime has 512 for everything.
+const INTAKES_MAX: u64 = 128;
 /// Longest path in bytes that the log shows.
 const LOGGED_PATH_MAX: usize = 300;
 
@@ -61,8 +73,15 @@ pub struct Api {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) collector: Arc<Collector>,
     pub(crate) config: Arc<Config>,
-    /// Uploads that may run at once.
-    pub(crate) uploads: Arc<Semaphore>,
+    /// Intakes that may run at once.
+    pub(crate) intakes: Arc<Semaphore>,
+    /// Bytes of uploads under way that are to be staged.
+    pub(crate) staging: AtomicU64,
+    reads: cache::Reads,
+    /// Imports and copies.
+    pub(crate) background: TaskTracker,
+    /// Ends them.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Api {
@@ -70,23 +89,34 @@ impl Api {
     pub fn new(
         catalogue: Arc<Catalogue>,
         content: Content,
-        peers: Option<Arc<Peers>>,
         metrics: Arc<Metrics>,
         collector: Arc<Collector>,
+        authenticator: Authenticator,
         config: Arc<Config>,
+        stop: CancellationToken,
     ) -> Self {
-        let uploads_max = (config.store.memory.0 / INGEST_MEMORY).clamp(1, UPLOADS_MAX);
+        let intakes_max = (config.store.memory.0 / INGEST_MEMORY).clamp(1, INTAKES_MAX);
         Self {
             catalogue,
             store: content.store().clone(),
+            peers: content.peers().cloned(),
             content,
-            peers,
-            authenticator: Authenticator::new(&config.auth),
+            authenticator,
             metrics,
             collector,
             config,
-            uploads: Arc::new(Semaphore::new(uploads_max as usize)),
+            intakes: Arc::new(Semaphore::new(intakes_max as usize)),
+            staging: AtomicU64::new(0),
+            reads: cache::Reads::default(),
+            background: TaskTracker::new(),
+            stop,
         }
+    }
+
+    /// Waits until nothing goes on in the background, after the token given to [`Api::new`] was cancelled.
+    pub async fn stopped(&self) {
+        self.background.close();
+        self.background.wait().await;
     }
 
     /// Answers a request. Never fails: errors are answers.

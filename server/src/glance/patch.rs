@@ -4,10 +4,12 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::error::shown;
+use super::locations::Change;
 use super::request::Call;
 use super::validate::{self, Kind};
 use super::{ApiError, ApiResult};
 use crate::auth::Identity;
+use crate::auth::policy;
 use crate::catalogue::{Changes, Image, Status};
 
 static ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
@@ -54,6 +56,7 @@ pub(super) struct Operation {
     /// Field or property, decoded.
     name: String,
     value: Value,
+    locations: Option<Change>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,11 +138,58 @@ fn parse_operation(syntax: Syntax, item: &Value) -> ApiResult<Operation> {
             )));
         }
     };
+    if let Some(place) = path.strip_prefix("/locations")
+        && (place.is_empty() || place.starts_with('/'))
+    {
+        return parse_location(op, place, value);
+    }
     Ok(Operation {
         op,
         name: parse_pointer(path)?,
         value,
+        locations: None,
     })
+}
+
+/// An operation on `locations`, which is the only field with places in it.
+fn parse_location(op: Op, place: &str, value: Value) -> ApiResult<Operation> {
+    let bad = || {
+        ApiError::bad_request(format!(
+            "Invalid JSON pointer for this resource: '/locations{}'",
+            cut(place)
+        ))
+    };
+    let place = place.strip_prefix('/');
+    let change = match (op, place) {
+        (Op::Add | Op::AddNew, Some(place)) if place == "-" || place.parse::<usize>().is_ok() => {
+            Change::Add(value.clone())
+        }
+        (Op::Add | Op::AddNew | Op::Replace, None) => Change::Replace(value.clone()),
+        (Op::Remove, Some(place)) => Change::Remove(place.parse().map_err(|_| bad())?),
+        (Op::Remove, None) => Change::Replace(Value::Array(Vec::new())),
+        _ => return Err(bad()),
+    };
+    Ok(Operation {
+        op,
+        name: "locations".into(),
+        value,
+        locations: Some(change),
+    })
+}
+
+/// The change of `locations`, if that is what the patch is about.
+pub(super) fn of_locations(operations: &[Operation]) -> ApiResult<Option<Change>> {
+    let changes: Vec<&Change> = operations
+        .iter()
+        .filter_map(|operation| operation.locations.as_ref())
+        .collect();
+    match (changes.as_slice(), operations.len()) {
+        ([], _) => Ok(None),
+        ([change], 1) => Ok(Some((*change).clone())),
+        _ => Err(ApiError::bad_request(
+            "A patch of locations has one operation and no others.",
+        )),
+    }
 }
 
 /// The only segment of a JSON pointer.
@@ -184,7 +234,10 @@ pub(super) fn apply(operations: &[Operation], image: &Image, who: &Identity) -> 
     let mut changes = Changes::new();
     let mut properties = image.properties.clone();
     let mut tags = image.tags.clone();
-    for Operation { op, name, value } in operations {
+    for Operation {
+        op, name, value, ..
+    } in operations
+    {
         match validate::kind(name) {
             Kind::ReadOnly => {
                 return Err(ApiError::forbidden(format!(
@@ -220,7 +273,17 @@ pub(super) fn apply(operations: &[Operation], image: &Image, who: &Identity) -> 
                         "Attribute {name} can be only replaced for a queued image."
                     )));
                 }
-                validate::base(&mut changes, who, name, value)?;
+                if name == "owner" && !who.is_admin() && value.as_str() != who.project.as_deref() {
+                    return Err(ApiError::forbidden(
+                        "Access was denied to this resource. Owner can't be updated by non admin.",
+                    ));
+                }
+                if let Some(action) = validate::publishing(name, value)
+                    && !policy::may(who, action, image)
+                {
+                    return Err(ApiError::denied(action));
+                }
+                validate::base(&mut changes, name, value)?;
             }
             Kind::Property => {
                 let there = properties.contains_key(name);

@@ -22,7 +22,9 @@ const JSON_LEN_MAX: usize = 1024 * 1024;
 /// A request, the caller, and what answers it.
 pub(super) struct Call {
     pub(super) api: Arc<Api>,
-    pub(super) identity: Identity,
+    pub(super) identity: Arc<Identity>,
+    /// `req-` and a UUID, as the answer's header has it.
+    pub(super) request_id: String,
     pub(super) method: Method,
     pub(super) headers: HeaderMap,
     pub(super) query: Vec<(String, String)>,

@@ -46,7 +46,7 @@ fn list(name: &str, item: Value) -> Value {
 }
 
 /// A list that comes in pages.
-fn paged(name: &str, item: Value) -> Value {
+pub(super) fn paged(name: &str, item: Value) -> Value {
     let mut schema = list(name, item);
     for link in ["first", "next"] {
         schema["properties"][link] = json!({"type": "string"});

@@ -1,4 +1,4 @@
-//! Uploads.
+//! Uploads of an image's bytes, and of bytes to be imported later.
 //!
 //! An upload runs in a task of its own, so that it cleans up after itself when its client goes away: the image
 //! is queued again and what was stored is left to the collector. At most as many run at once as the memory
@@ -6,69 +6,88 @@
 //! takes too long.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderName};
-use hyper::{Response, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use hyper::header::{CONTENT_TYPE, EXPECT, HeaderName};
+use hyper::{HeaderMap, Response, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 use uuid::Uuid;
-use vitrail_chunkstore::{Ingest, Ingested};
-use vitrail_proto::manifest::FormatFacts;
-use vitrail_proto::record::Data;
+use vitrail_proto::record::Value;
 
+use super::import::{self, Asker};
+use super::intake::{self, Inspection, LOOK_INTERVAL, Source, Taken};
+use super::quota::Quota;
 use super::request::Call;
-use super::{Api, ApiError, ApiResult, Body, blocking, empty};
+use super::{Api, ApiError, ApiResult, Body, blocking, empty, stores};
 use crate::auth::policy::Action;
-use crate::catalogue::{Changes, Image, Status, field};
-use crate::inspect::{Declared, Inspector, Rules, Verdict};
+use crate::catalogue::{Changes, Image, Status, field, now_ms};
+use crate::config::ImportMethod;
 
 static IMAGE_SIZE: HeaderName = HeaderName::from_static("x-openstack-image-size");
-static STORE: HeaderName = HeaderName::from_static("x-image-meta-store");
 
-/// Pieces of a body that wait for the ingest; each is at most a connection's buffer of 64 KiB.
-const QUEUE_PIECES: usize = 4;
 /// What is read of a refused upload, so that a client that only then looks for the answer finds it: bytes
 /// and time.
 const DRAIN_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// What goes from the connection to the ingest. A queue that closes without `End` is an upload that was
-/// cut off.
-enum Piece {
-    Data(Bytes),
-    End,
+/// What the bytes are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// `PUT …/file`: they are the image's.
+    Activate,
+    /// `PUT …/stage`: they wait to be imported.
+    Stage,
 }
 
-pub(super) async fn upload(call: Call, id: &str) -> ApiResult<Response<Body>> {
+impl Purpose {
+    /// The image's status while they come.
+    fn status(self) -> Status {
+        match self {
+            Self::Activate => Status::Saving,
+            Self::Stage => Status::Uploading,
+        }
+    }
+
+    fn action(self) -> Action {
+        match self {
+            Self::Activate => Action::UploadImage,
+            Self::Stage => Action::ModifyImage,
+        }
+    }
+}
+
+pub(super) async fn upload(call: Call, id: &str, purpose: Purpose) -> ApiResult<Response<Body>> {
     // From the first change of the image's status on nothing may be dropped half-way, which is what
     // happens to a handler whose client goes away.
-    let upload = receive(call, id.to_owned()).in_current_span();
+    let upload = receive(call, id.to_owned(), purpose).in_current_span();
     tokio::spawn(upload)
         .await
         .map_err(|error| ApiError::internal(&error))?
         .map(|()| empty(StatusCode::NO_CONTENT))
 }
 
-async fn receive(mut call: Call, id: String) -> ApiResult<()> {
-    match begin(&mut call, &id).await {
+async fn receive(mut call: Call, id: String, purpose: Purpose) -> ApiResult<()> {
+    match begin(&mut call, &id, purpose).await {
         Ok(upload) => upload.run(call.body).await,
         Err(error) => {
             tracing::warn!(reason = error.message(), "upload refused");
-            // A client that waits to be asked for the body (Expect: 100-continue) sends none now.
-            if !call.headers.contains_key(hyper::header::EXPECT) {
-                tokio::spawn(drain(call.body));
-            }
+            drain_unless_expecting(&call.headers, call.body);
             Err(error)
         }
     }
 }
 
-/// All checks that need no bytes, then the image is `saving`.
-async fn begin(call: &mut Call, id: &str) -> ApiResult<Upload> {
+/// All checks that need no bytes, then the image has the status of the purpose.
+async fn begin(call: &mut Call, id: &str, purpose: Purpose) -> ApiResult<Upload> {
+    let api = call.api.clone();
+    if purpose == Purpose::Stage && !api.config.import.offers(ImportMethod::GlanceDirect) {
+        return Err(ApiError::not_found());
+    }
     let given = call.header(&CONTENT_TYPE).unwrap_or_default();
     if given.split(';').next().map(str::trim) != Some("application/octet-stream") {
         return Err(ApiError::unsupported_type(format!(
@@ -83,56 +102,61 @@ async fn begin(call: &mut Call, id: &str) -> ApiResult<Upload> {
         })?),
     };
     let expected_size = declared_size.or(call.body.size_hint().exact());
-    let api = call.api.clone();
-    let size_max = api.config.images.size_cap.0;
-    if expected_size.is_some_and(|size| size > size_max) {
-        return Err(too_large(size_max));
+    let room = Room::of(&api, purpose);
+    if let Some(size) = expected_size {
+        room.check(size)?;
     }
-    if let Some(store) = call
-        .header(&STORE)
-        .filter(|store| *store != api.catalogue.site())
-    {
-        return Err(ApiError::bad_request(format!(
-            "Store for identifier {store} not found"
-        )));
-    }
-    let image = call.image_for(id, Action::UploadImage)?;
+    let store = match purpose {
+        Purpose::Activate => stores::for_upload(call)?,
+        Purpose::Stage => api.catalogue.site().to_owned(),
+    };
+    let image = call.image_for(id, purpose.action())?;
     let slot = slot(&api).await?;
-    let catalogue = api.catalogue.clone();
-    let image =
-        blocking(move || {
-            catalogue.modify(image.id, |image| {
+    let begun = api.clone();
+    let image = blocking(move || {
+        begun.catalogue.modify(image.id, |image| {
             if image.status != Status::Queued {
                 return Err(ApiError::conflict(format!(
-                    "Image status transition from {} to saving is not allowed",
-                    image.status
+                    "Image status transition from {} to {} is not allowed",
+                    image.status,
+                    purpose.status()
                 )));
             }
-            if image.disk_format.is_none() || image.container_format.is_none() {
+            let has_formats = image.disk_format.is_some() && image.container_format.is_some();
+            if purpose == Purpose::Activate && !has_formats {
                 return Err(ApiError::bad_request(
                     "Properties disk_format, container_format must be set prior to saving data.",
                 ));
             }
+            if let Some(quota) = Quota::of_image(&begun, image) {
+                quota.check_new_upload(image)?;
+                quota.check_size(image, expected_size.unwrap_or(0))?;
+            }
             let mut changes = Changes::new();
-            let site = catalogue.site().to_owned();
-            changes.set_status(Status::Saving).set_text(field::SAVING_AT, Some(site));
+            let site = begun.catalogue.site().to_owned();
+            changes
+                .set_status(purpose.status())
+                .set_text(field::SAVING_AT, Some(site));
             Ok(changes)
         })
-        })
-        .await??;
+    })
+    .await??;
     Ok(Upload {
         api,
         image,
+        purpose,
+        store,
+        asker: Asker::of(call),
         expected_size,
-        size_max,
+        room,
         _slot: slot,
     })
 }
 
-/// One of the uploads that may run at once.
+/// One of the intakes that may run at once.
 async fn slot(api: &Api) -> ApiResult<OwnedSemaphorePermit> {
     let patience = Duration::from_secs(api.config.api.idle_timeout_s);
-    tokio::time::timeout(patience, api.uploads.clone().acquire_owned())
+    tokio::time::timeout(patience, api.intakes.clone().acquire_owned())
         .await
         .map_err(|_| {
             ApiError::unavailable("Other uploads use all of [store] memory. Try again later.")
@@ -140,167 +164,186 @@ async fn slot(api: &Api) -> ApiResult<OwnedSemaphorePermit> {
         .map_err(|error| ApiError::internal(&error))
 }
 
-fn too_large(size_max: u64) -> ApiError {
-    ApiError::too_large(format!(
-        "The image exceeds the maximum size of {size_max} bytes."
-    ))
+/// How many bytes an upload may have. While it lives its bytes count for others, if they are staged.
+struct Room {
+    api: Arc<Api>,
+    size_max: u64,
+    /// Bytes that this site has staged, and how many it may; none for what is not staged.
+    staged: Option<(u64, u64)>,
+    received: u64,
 }
 
-/// An upload whose image is `saving`.
+impl Room {
+    fn of(api: &Arc<Api>, purpose: Purpose) -> Self {
+        let site = api.catalogue.site();
+        let staged = (purpose == Purpose::Stage).then(|| {
+            let images = api.catalogue.images();
+            let here = images.iter().filter_map(|image| image.staged.as_ref());
+            let here = here.filter(|staged| staged.site == site);
+            (
+                here.map(|staged| staged.data.size).sum(),
+                api.config.import.staging_cap.0,
+            )
+        });
+        Self {
+            api: api.clone(),
+            size_max: api.config.images.size_cap.0,
+            staged,
+            received: 0,
+        }
+    }
+
+    /// Whether `bytes` in all may come.
+    fn check(&self, bytes: u64) -> ApiResult<()> {
+        if bytes > self.size_max {
+            return Err(ApiError::too_large(format!(
+                "The image exceeds the maximum size of {} bytes.",
+                self.size_max
+            )));
+        }
+        let others = self.api.staging.load(Ordering::Relaxed) - self.received;
+        match self.staged {
+            Some((staged, cap)) if staged + others + bytes > cap => {
+                Err(ApiError::too_large(format!(
+                    "The staging area of this site has room for {} more bytes; import or delete staged images.",
+                    cap.saturating_sub(staged + others)
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn receive(&mut self, received: u64) -> ApiResult<()> {
+        self.check(received)?;
+        if self.staged.is_some() {
+            let more = received - self.received;
+            self.api.staging.fetch_add(more, Ordering::Relaxed);
+            self.received = received;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.api.staging.fetch_sub(self.received, Ordering::Relaxed);
+    }
+}
+
+/// An upload whose image has the status of its purpose.
 struct Upload {
     api: Arc<Api>,
     image: Arc<Image>,
+    purpose: Purpose,
+    /// Site that is to have the image besides this one.
+    store: String,
+    asker: Asker,
     /// Bytes that the client announced.
     expected_size: Option<u64>,
-    size_max: u64,
+    room: Room,
     _slot: OwnedSemaphorePermit,
 }
 
 impl Upload {
-    async fn run(self, mut body: Incoming) -> ApiResult<()> {
-        let (pieces, queue) = mpsc::channel(QUEUE_PIECES);
-        let store = self.api.store.clone();
-        let image = self.image.clone();
-        let require_match = self.api.config.images.require_format_match;
-        let span = tracing::Span::current();
-        let ingest = tokio::task::spawn_blocking(move || {
-            span.in_scope(|| ingest(&store, &image, require_match, queue))
-        });
-        let received = self.receive(&mut body, pieces).await;
-        let ingested = ingest
-            .await
-            .map_err(|error| ApiError::internal(&error))
-            .flatten();
-        // A refusal of the content explains why receiving stopped; otherwise the connection does.
-        let result = match (received, ingested) {
-            (Ok(()), Ok(ingested)) => self.activate(ingested).await,
-            (_, Err(error)) if error.status() != StatusCode::BAD_REQUEST => Err(error),
-            (Err(error), _) | (Ok(()), Err(error)) => Err(error),
+    async fn run(mut self, mut body: Incoming) -> ApiResult<()> {
+        let result = match self.receive(&mut body).await {
+            Ok(taken) => self.finish(taken).await,
+            Err(error) => Err(error),
         };
         if let Err(error) = &result {
             self.api.metrics.uploads_failed.inc();
             tracing::warn!(image = %self.image.id, reason = error.message(), "upload failed");
             tokio::spawn(drain(body));
-            self.abandon().await;
+            self.abandon(error.message()).await;
             self.api.collector.wake();
         }
         result
     }
 
-    async fn receive(&self, body: &mut Incoming, pieces: mpsc::Sender<Piece>) -> ApiResult<()> {
-        let idle = Duration::from_secs(self.api.config.api.idle_timeout_s);
-        let mut received = 0u64;
-        let mut until_check = 0u64;
-        loop {
-            let frame = tokio::time::timeout(idle, body.frame())
-                .await
-                .map_err(|_| {
-                    ApiError::bad_request(format!(
-                        "The upload stopped: no byte came for {} seconds.",
-                        idle.as_secs()
-                    ))
-                })?;
-            let frame = match frame {
-                None => break,
-                Some(frame) => frame.map_err(|error| {
-                    ApiError::bad_request(format!(
-                        "The upload was cut off after {received} bytes: {error}"
-                    ))
-                })?,
-            };
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            received += data.len() as u64;
-            until_check += data.len() as u64;
-            self.api.metrics.received_bytes.inc_by(data.len() as u64);
-            if let Some(expected) = self.expected_size.filter(|&expected| received > expected) {
-                return Err(ApiError::bad_request(format!(
-                    "Size exceeds: expected {expected} bytes, got {received} bytes"
-                )));
+    async fn receive(&mut self, body: &mut Incoming) -> ApiResult<Taken> {
+        let mut client = Client {
+            body,
+            idle: Duration::from_secs(self.api.config.api.idle_timeout_s),
+            received: 0,
+            expected: self.expected_size,
+        };
+        let inspection = match self.purpose {
+            Purpose::Activate => Inspection::Now(self.image.clone()),
+            Purpose::Stage => Inspection::Later,
+        };
+        let (api, id, status) = (self.api.clone(), self.image.id, self.purpose.status());
+        let room = &mut self.room;
+        let mut looked_at = 0;
+        intake::take(&api, &mut client, inspection, |received| {
+            room.receive(received)?;
+            if received - looked_at > LOOK_INTERVAL {
+                looked_at = received;
+                let image = api.catalogue.get(id);
+                let image = image.filter(|image| image.status == status);
+                let image = image.ok_or_else(|| gone(id))?;
+                Quota::check(&api, &image, received)?;
             }
-            if received > self.size_max {
-                return Err(too_large(self.size_max));
-            }
-            if until_check > 64 << 20 {
-                until_check = 0;
-                self.still_wanted()?;
-            }
-            if pieces.send(Piece::Data(data)).await.is_err() {
-                // The ingest has ended early and says why.
-                return Err(ApiError::bad_request("The upload was refused."));
-            }
-        }
-        if let Some(expected) = self.expected_size.filter(|&expected| received < expected) {
-            return Err(ApiError::bad_request(format!(
-                "Size is short: expected {expected} bytes, got {received} bytes"
-            )));
-        }
-        // If nobody listens any more, the ingest says why.
-        if pieces.send(Piece::End).await.is_err() {
-            return Err(ApiError::bad_request("The upload was refused."));
-        }
-        Ok(())
-    }
-
-    fn still_wanted(&self) -> ApiResult<()> {
-        match self.api.catalogue.get(self.image.id) {
-            Some(image) if image.status == Status::Saving => Ok(()),
-            _ => Err(gone(self.image.id)),
-        }
+            Ok(())
+        })
+        .await
     }
 
     /// The image gets its bytes, if it still waits for them.
-    async fn activate(&self, ingested: Stored) -> ApiResult<()> {
-        let (catalogue, id) = (self.api.catalogue.clone(), self.image.id);
-        blocking(move || {
-            let manifest = &ingested.ingested.manifest;
-            let data = Data {
-                manifest: ingested.ingested.id,
-                size: manifest.size(),
-                virtual_size: ingested.virtual_size,
-                md5: *manifest.md5(),
-                sha512: *manifest.sha512(),
-            };
-            tracing::info!(
-                image = %id,
-                size = data.size,
-                stored = ingested.ingested.stored_bytes,
-                manifest = %data.manifest,
-                "image is active"
-            );
-            let result = catalogue.modify(id, |image| {
-                if image.status != Status::Saving {
-                    return Err(gone(id));
-                }
-                let mut changes = Changes::new();
-                changes
-                    .set_data(data)
-                    .set_status(Status::Active)
-                    .set_text(field::SAVING_AT, None);
-                Ok(changes)
-            });
-            match result {
-                Err(error) if error.status() == StatusCode::NOT_FOUND => Err(gone(id)),
-                result => result.map(|_| ()),
+    async fn finish(&self, taken: Taken) -> ApiResult<()> {
+        let (id, purpose, data) = (self.image.id, self.purpose, taken.data());
+        let site = self.api.catalogue.site().to_owned();
+        let (named, api) = (data.clone(), self.api.clone());
+        let result = intake::name(&self.api, id, &data, move |image| {
+            if image.status != purpose.status() {
+                return Err(gone(id));
             }
-            // Only now, with the manifest named by an image, may the lease end.
+            // Others may have used the room meanwhile.
+            Quota::check(&api, image, named.size)?;
+            let mut changes = Changes::new();
+            changes.set_text(field::SAVING_AT, None);
+            match purpose {
+                Purpose::Activate => changes.set_data(named).set_status(Status::Active),
+                Purpose::Stage => changes
+                    .set(field::STAGED, Value::Data(named))
+                    .set_text(field::STAGED_AT, Some(site)),
+            };
+            Ok(changes)
         })
-        .await?
+        .await;
+        match result {
+            Err(error) if error.status() == StatusCode::NOT_FOUND => return Err(gone(id)),
+            result => result?,
+        }
+        // Only now, with the manifest named by an image, may the lease end.
+        drop(taken);
+        tracing::info!(image = %id, size = data.size, manifest = %data.manifest, ?purpose, "uploaded");
+        self.copy_further().await;
+        Ok(())
+    }
+
+    /// Sees to the other store that the upload may be for. The upload itself is complete without it.
+    async fn copy_further(&self) {
+        let (api, id, store) = (self.api.clone(), self.image.id, self.store.clone());
+        if store == api.catalogue.site() {
+            return;
+        }
+        let begun = import::copy(api, id, store.clone(), self.asker.clone()).await;
+        if let Err(error) = begun {
+            tracing::warn!(image = %id, store, reason = error.message(), "not copied to the store");
+        }
     }
 
     /// The image waits for bytes again.
-    async fn abandon(&self) {
+    async fn abandon(&self, reason: &str) {
         let (catalogue, id) = (self.api.catalogue.clone(), self.image.id);
+        let (status, reason) = (self.purpose.status(), reason.to_owned());
         let result = blocking(move || {
             catalogue.modify(id, |image| {
-                let mut changes = Changes::new();
-                if image.status == Status::Saving {
-                    changes
-                        .set_status(Status::Queued)
-                        .set_text(field::SAVING_AT, None);
-                }
-                Ok::<_, ApiError>(changes)
+                Ok::<_, ApiError>(if image.status == status {
+                    image.abandoned(&reason, now_ms())
+                } else {
+                    Changes::new()
+                })
             })
         })
         .await
@@ -315,6 +358,55 @@ impl Upload {
     }
 }
 
+/// The body of a client's request.
+struct Client<'a> {
+    body: &'a mut Incoming,
+    idle: Duration,
+    received: u64,
+    /// Bytes that it announced.
+    expected: Option<u64>,
+}
+
+impl Source for Client<'_> {
+    async fn next(&mut self) -> ApiResult<Option<Bytes>> {
+        loop {
+            let frame = tokio::time::timeout(self.idle, self.body.frame())
+                .await
+                .map_err(|_| {
+                    ApiError::bad_request(format!(
+                        "The upload stopped: no byte came for {} seconds.",
+                        self.idle.as_secs()
+                    ))
+                })?;
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|error| {
+                ApiError::bad_request(format!(
+                    "The upload was cut off after {} bytes: {error}",
+                    self.received
+                ))
+            })?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            self.received += data.len() as u64;
+            let received = self.received;
+            if let Some(expected) = self.expected.filter(|&expected| received > expected) {
+                return Err(ApiError::bad_request(format!(
+                    "Size exceeds: expected {expected} bytes, got {received} bytes"
+                )));
+            }
+            return Ok(Some(data));
+        }
+        let received = self.received;
+        match self.expected.filter(|&expected| received < expected) {
+            Some(expected) => Err(ApiError::bad_request(format!(
+                "Size is short: expected {expected} bytes, got {received} bytes"
+            ))),
+            None => Ok(None),
+        }
+    }
+}
+
 fn gone(id: Uuid) -> ApiError {
     ApiError::new(
         StatusCode::GONE,
@@ -322,54 +414,12 @@ fn gone(id: Uuid) -> ApiError {
     )
 }
 
-/// An image in the store, with what its declared format makes of it.
-struct Stored {
-    ingested: Ingested,
-    virtual_size: Option<u64>,
-}
-
-/// Inspects and stores what comes through the queue. Runs on a blocking thread.
-fn ingest(
-    store: &vitrail_chunkstore::Store,
-    image: &Image,
-    require_match: bool,
-    mut queue: mpsc::Receiver<Piece>,
-) -> ApiResult<Stored> {
-    let declared = Declared {
-        disk_format: image.disk_format.as_deref().unwrap_or_default(),
-        container_format: image.container_format.as_deref().unwrap_or_default(),
-    };
-    let rules = Rules {
-        require_match,
-        ..Rules::default()
-    };
-    let refused =
-        |refusal: crate::inspect::Refusal| ApiError::unsupported_type(refusal.to_string());
-    let mut inspector = Inspector::new();
-    let mut ingest = Ingest::begin(store)?;
-    loop {
-        match queue.blocking_recv() {
-            Some(Piece::Data(data)) => {
-                inspector.push(&data);
-                if let Some(refusal) = inspector.refusal_so_far(declared, rules) {
-                    return Err(refused(refusal));
-                }
-                ingest.push(&data)?;
-            }
-            Some(Piece::End) => break,
-            None => return Err(ApiError::bad_request("The upload was cut off.")),
-        }
+/// Reads the body of a refused request on, unless its client waits to be asked for it (`Expect: 100-continue`), and
+/// so sends none now.
+pub(super) fn drain_unless_expecting(headers: &HeaderMap, body: Incoming) {
+    if !headers.contains_key(EXPECT) && !body.is_end_stream() {
+        tokio::spawn(drain(body));
     }
-    let facts = inspector.finish();
-    let Verdict { virtual_size } = facts.judge(declared, rules).map_err(refused)?;
-    let format = FormatFacts {
-        name: facts.format.name().to_owned(),
-        virtual_size: facts.virtual_size,
-    };
-    Ok(Stored {
-        ingested: ingest.finish(format)?,
-        virtual_size,
-    })
 }
 
 /// Reads on for a while, so that the client gets to see the answer: many look for it only when they

@@ -8,8 +8,7 @@ use vitrail_proto::record::TEXT_LEN_MAX;
 use super::error::shown;
 use super::schema::{CONTAINER_FORMATS, DISK_FORMATS};
 use super::{ApiError, ApiResult};
-use crate::auth::Identity;
-use crate::auth::policy::Action;
+use crate::auth::policy::{self, Action};
 use crate::catalogue::{Changes, Visibility, field};
 
 /// Most custom properties of an image.
@@ -75,24 +74,12 @@ fn mismatch(why: impl std::fmt::Display) -> ApiError {
     ))
 }
 
-/// Adds the write of a base field (but `tags`) to `changes`.
-pub(super) fn base(
-    changes: &mut Changes,
-    who: &Identity,
-    name: &str,
-    value: &Value,
-) -> ApiResult<()> {
+/// Adds the write of a base field (but `tags`) to `changes`. Whether
+/// the caller may write it is not asked here.
+pub(super) fn base(changes: &mut Changes, name: &str, value: &Value) -> ApiResult<()> {
     match name {
         "name" => changes.set_text(field::NAME, text_or_null(name, value)?),
-        "owner" => {
-            let owner = text_or_null(name, value)?;
-            if !who.is_admin() && owner != who.project {
-                return Err(ApiError::forbidden(
-                    "Access was denied to this resource. Owner can't be updated by non admin.",
-                ));
-            }
-            changes.set_text(field::OWNER, owner)
-        }
+        "owner" => changes.set_text(field::OWNER, text_or_null(name, value)?),
         "disk_format" => changes.set_text(field::DISK_FORMAT, one_of(name, value, &DISK_FORMATS)?),
         "container_format" => changes.set_text(
             field::CONTAINER_FORMAT,
@@ -105,9 +92,6 @@ pub(super) fn base(
                     shown(value)
                 ))
             })?;
-            if visibility == Visibility::Public && !who.is_admin() {
-                return Err(ApiError::denied(Action::PublicizeImage));
-            }
             changes.set_text(field::VISIBILITY, Some(visibility.as_str().into()))
         }
         "protected" => changes.set(field::PROTECTED, flag(name, value)?),
@@ -121,6 +105,14 @@ pub(super) fn base(
         }
     };
     Ok(())
+}
+
+/// What else than changing an image it takes to write this value of this field.
+pub(super) fn publishing(name: &str, value: &Value) -> Option<Action> {
+    let visibility = value.as_str().filter(|_| name == "visibility");
+    visibility
+        .and_then(Visibility::parse)
+        .and_then(policy::publishing)
 }
 
 /// The tags that a list names; duplicates collapse.
@@ -145,6 +137,11 @@ pub(super) fn tags(value: &Value) -> ApiResult<BTreeSet<String>> {
 pub(super) fn tag(tag: &str) -> ApiResult<String> {
     check_text("tag", tag, NAME_CHARS_MAX)?;
     Ok(tag.to_owned())
+}
+
+/// The project of a member.
+pub(super) fn member(project: &str) -> ApiResult<()> {
+    check_text("member", project, NAME_CHARS_MAX)
 }
 
 /// The name and value of a custom property.

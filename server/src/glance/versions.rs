@@ -5,10 +5,13 @@ use hyper::{HeaderMap, Response, StatusCode};
 use serde_json::json;
 
 use super::{Body, full};
+use crate::config::ApiConfig;
 
-/// Versions, the current one first. 2.6 (import) and 2.8 (stores) on are left out until they work: a client
-/// must not find what is not there.
-const VERSIONS: [&str; 7] = ["2.7", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0"];
+/// Versions, the current one first.
+const VERSIONS: [&str; 19] = [
+    "2.18", "2.17", "2.16", "2.15", "2.14", "2.13", "2.12", "2.11", "2.10", "2.9", "2.8", "2.7",
+    "2.6", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0",
+];
 
 /// Whether a path's first segment names a version: `v2` or any version that is advertised.
 pub(super) fn is_version(segment: &str) -> bool {
@@ -31,9 +34,9 @@ pub(super) fn asked_by_media_type(headers: &HeaderMap) -> bool {
 pub(super) fn document(
     status: StatusCode,
     headers: &HeaderMap,
-    public: Option<&str>,
+    config: &ApiConfig,
 ) -> Response<Body> {
-    let href = format!("{}/v2/", base(headers, public));
+    let href = format!("{}/v2/", base(headers, config));
     let versions: Vec<_> = VERSIONS
         .iter()
         .enumerate()
@@ -53,14 +56,13 @@ pub(super) fn document(
 }
 
 /// The URL of this API as the client sees it.
-pub(super) fn base(headers: &HeaderMap, public: Option<&str>) -> String {
-    if let Some(url) = public {
+pub(super) fn base(headers: &HeaderMap, config: &ApiConfig) -> String {
+    if let Some(url) = &config.public_endpoint {
         return url.trim_end_matches('/').to_owned();
     }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let scheme = text("x-forwarded-proto")
-        .filter(|s| *s == "https")
-        .unwrap_or("http");
+    let secure = config.tls_cert.is_some() || text("x-forwarded-proto") == Some("https");
+    let scheme = if secure { "https" } else { "http" };
     let host = text("x-forwarded-host")
         .or(text(HOST.as_str()))
         .unwrap_or("localhost");

@@ -1,8 +1,10 @@
 //! Questions to other sites, and answers to theirs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use quinn::{RecvStream, SendStream};
 use uuid::Uuid;
 use vitrail_proto::record::{RECORD_LEN_MAX, Record};
@@ -11,6 +13,7 @@ use vitrail_proto::wire::{Answer, MESSAGE_LEN_MAX, Progress, ProgressState, Ques
 use super::Peers;
 use super::links::Link;
 use super::message::{self, MessageError};
+use crate::catalogue::{Image, Intent};
 
 /// Near sites that are asked for an unknown image.
 const ASKED_MAX: usize = 3;
@@ -39,7 +42,7 @@ impl Peers {
                 message::write(&mut send, &answer.encode()).await?;
             }
             Question::Hold(id) => {
-                let mut hold = Hold::begin(self.clone(), id);
+                let mut hold = Hold::begin(self.clone(), id, Some(Intent::Keep));
                 loop {
                     let progress = hold.next().await;
                     let running = progress.state == ProgressState::Running;
@@ -49,6 +52,14 @@ impl Peers {
                     }
                 }
             }
+            Question::Vouch(id) => {
+                let yes = self.vouches(id).await;
+                message::write(&mut send, &Answer::Vouched(yes).encode()).await?;
+            }
+            Question::Evict(id) => {
+                let evicted = self.evict(id).await;
+                message::write(&mut send, &Answer::Evicted(evicted).encode()).await?;
+            }
         }
         let _ended = send.finish();
         // The asker has everything when it closes its side, or the link.
@@ -56,23 +67,27 @@ impl Peers {
         Ok(())
     }
 
-    /// Asks near sites for an image that is unknown here.
-    pub async fn find_record(&self, id: Uuid) -> Option<Record> {
+    /// Asks near sites for an image whose news has not come yet, until this site knows enough of it.
+    pub async fn learn_image(&self, id: Uuid, enough: impl Fn(Option<&Image>) -> bool) {
         let mut links = self.links.all();
         links.sort_by_key(|link| link.rtt());
         links.truncate(ASKED_MAX);
         let asked = links.iter().map(|link| async move {
-            let answer = ask_record(link, id);
-            tokio::time::timeout(RECORD_TIMEOUT, answer)
-                .await
-                .ok()?
-                .ok()?
+            let answer = tokio::time::timeout(RECORD_TIMEOUT, ask_record(link, id));
+            answer.await.ok()?.ok()?
         });
-        futures::future::join_all(asked)
-            .await
-            .into_iter()
-            .flatten()
-            .next()
+        let mut answers: FuturesUnordered<_> = asked.collect();
+        while let Some(answer) = answers.next().await {
+            let Some(record) = answer else { continue };
+            let catalogue = self.catalogue.clone();
+            let merged = super::serve::blocking(move || catalogue.merge(record)).await;
+            if let Some(Err(error)) = merged {
+                tracing::error!(%id, %error, "a record from elsewhere was not taken");
+            }
+            if enough(self.catalogue.get(id).as_deref()) {
+                return;
+            }
+        }
     }
 
     /// Asks a site to hold an image; `tell` hears how it goes. Returns when the bytes are durable there.
@@ -114,6 +129,14 @@ impl Peers {
     }
 }
 
+/// The one answer to a question.
+pub(super) async fn ask_once(link: &Link, question: &Question) -> Result<Answer, MessageError> {
+    let (_send, mut recv) = ask(link, question).await?;
+    let bytes = message::read(&mut recv, MESSAGE_LEN_MAX).await?;
+    let bytes = bytes.ok_or(MessageError::Unexpected("no answer"))?;
+    Ok(Answer::decode(&bytes)?)
+}
+
 async fn ask(link: &Link, question: &Question) -> Result<(SendStream, RecvStream), MessageError> {
     let lost = |error: String| MessageError::Lost(error);
     let (mut send, recv) = link
@@ -142,7 +165,7 @@ async fn ask_record(link: &Link, id: Uuid) -> Result<Option<Record>, MessageErro
             }
             Ok(Some(record))
         }
-        Answer::Progress(_) => Err(MessageError::Unexpected("progress of nothing")),
+        _ => Err(MessageError::Unexpected("an answer to another question")),
     }
 }
 
@@ -150,19 +173,31 @@ async fn ask_record(link: &Link, id: Uuid) -> Result<Option<Record>, MessageErro
 pub(super) struct Hold {
     peers: Arc<Peers>,
     task: tokio::task::JoinHandle<Result<(), String>>,
-    pull: Arc<tokio::sync::OnceCell<Arc<super::PullHandle>>>,
+    follow: Arc<Follow>,
     ended: bool,
 }
 
+/// What is known of how far it is.
+#[derive(Default)]
+struct Follow {
+    /// Bytes of the image's data.
+    total_bytes: OnceLock<u64>,
+    /// The pull, if something is missing.
+    pull: OnceLock<Arc<super::PullHandle>>,
+}
+
 impl Hold {
-    pub(super) fn begin(peers: Arc<Peers>, id: Uuid) -> Self {
-        let pull = Arc::new(tokio::sync::OnceCell::new());
-        let (this, cell) = (peers.clone(), pull.clone());
-        let task = peers.tasks.spawn(async move { this.hold(id, &cell).await });
+    /// With the intent that the copy is to have from here on.
+    pub(super) fn begin(peers: Arc<Peers>, id: Uuid, intent: Option<Intent>) -> Self {
+        let follow = Arc::new(Follow::default());
+        let (this, followed) = (peers.clone(), follow.clone());
+        let task = peers
+            .tasks
+            .spawn(async move { this.hold(id, intent, &followed).await });
         Self {
             peers,
             task,
-            pull,
+            follow,
             ended: false,
         }
     }
@@ -170,7 +205,6 @@ impl Hold {
     /// How far it is, some time later; the last is not running.
     pub(super) async fn next(&mut self) -> Progress {
         let ended = tokio::time::timeout(PROGRESS_INTERVAL, &mut self.task).await;
-        let (done_bytes, total_bytes) = self.pull.get().map_or((0, 0), |pull| pull.progress());
         let (state, text) = match ended {
             Err(_) => (ProgressState::Running, String::new()),
             Ok(Ok(Ok(()))) => (ProgressState::Held, String::new()),
@@ -178,6 +212,12 @@ impl Hold {
             Ok(Err(error)) => (ProgressState::Failed, error.to_string()),
         };
         self.ended = state != ProgressState::Running;
+        let total_bytes = self.follow.total_bytes.get().copied().unwrap_or(0);
+        let done_bytes = match self.follow.pull.get() {
+            _ if state == ProgressState::Held => total_bytes,
+            Some(pull) => pull.progress().0,
+            None => 0,
+        };
         Progress {
             state,
             done_bytes,
@@ -202,8 +242,13 @@ impl Peers {
     async fn hold(
         self: &Arc<Self>,
         id: Uuid,
-        cell: &tokio::sync::OnceCell<Arc<super::PullHandle>>,
+        intent: Option<Intent>,
+        follow: &Follow,
     ) -> Result<(), String> {
+        let has_data = |image: Option<&Image>| image.is_some_and(|image| image.data.is_some());
+        if !has_data(self.catalogue.get(id).as_deref()) {
+            self.learn_image(id, has_data).await;
+        }
         let image = self.catalogue.get(id);
         let data = match image.as_ref().map(|image| image.data.clone()) {
             None => return Err(format!("site {} does not know image {id} yet", self.site)),
@@ -211,12 +256,29 @@ impl Peers {
             Some(Some(data)) => data,
         };
         let lease = self.store.lease();
-        self.ensure_manifest(data.manifest, &lease).await?;
-        if let Some(interest) = self.pull(data.manifest, Some(id), true, None).await? {
-            let _first = cell.set(interest.pull().clone());
-            interest.finished().await?;
+        lease.add_manifest(data.manifest);
+        let catalogue = self.catalogue.clone();
+        super::serve::blocking(move || catalogue.copies().set(data.manifest, intent))
+            .await
+            .ok_or("writing failed")?
+            .map_err(|error| error.to_string())?;
+        let manifest = self.ensure_manifest(data.manifest, &lease).await?;
+        let _first = follow.total_bytes.set(manifest.data_size());
+        match self.pull(data.manifest, Some(id), true, None).await? {
+            Some(interest) => {
+                let _first = follow.pull.set(interest.pull().clone());
+                interest.finished().await?;
+            }
+            None => {
+                // Some of it may be of a pull that goes on, and not be durable yet.
+                let store = self.store.clone();
+                let committed = super::serve::blocking(move || store.commit()).await;
+                committed
+                    .ok_or("committing failed")?
+                    .map_err(|error| error.to_string())?;
+            }
         }
-        self.holding_changed(data.manifest).await;
+        self.copy_arrived(data.manifest).await;
         Ok(())
     }
 }

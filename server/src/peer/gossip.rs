@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vitrail_chunkstore::Store;
@@ -26,7 +26,7 @@ use super::links::{Link, code};
 use super::message::{self, MessageError};
 use super::view::SiteView;
 use super::{Holder, Peers};
-use crate::catalogue::{Catalogue, now_ms};
+use crate::catalogue::{Catalogue, Intent, now_ms};
 use crate::config::Config;
 
 /// The space in which the core's state is kept between runs.
@@ -66,7 +66,8 @@ enum Input {
     Writable(ConnectionId),
     DialFailed(Target),
     Written(Uuid),
-    Held(ManifestId),
+    /// What this site holds of a manifest may have changed; who waits for that to be known is told.
+    Held(ManifestId, oneshot::Sender<()>),
 }
 
 impl Gossip {
@@ -110,6 +111,11 @@ impl Gossip {
 
     pub(super) fn is_neighbour(&self, site: u64) -> bool {
         self.core.lock().neighbours().any(|number| number == site)
+    }
+
+    /// Whether a site is up, as far as this one knows.
+    pub(super) fn is_up(&self, site: &str) -> bool {
+        self.core.lock().is_up(site_number(site))
     }
 
     pub(super) fn addresses(&self, site: &str) -> Option<Vec<String>> {
@@ -177,6 +183,11 @@ impl Gossip {
                 link: None,
             })
             .collect()
+    }
+
+    pub(super) fn site_names(&self) -> Vec<String> {
+        let sites = self.core.lock().sites();
+        sites.into_iter().map(|site| site.info.name).collect()
     }
 
     /// Whether a site holds a manifest whole; none if it has nothing of it.
@@ -262,12 +273,31 @@ impl Peers {
         result
     }
 
-    /// What this site holds of a manifest may have changed to all of it.
-    pub(super) async fn holding_changed(&self, id: ManifestId) {
-        self.gossip.tell(Input::Held(id)).await;
+    /// What this site holds of a manifest, or means to, has changed. When this returns, this site says so.
+    pub async fn holding_changed(&self, id: ManifestId) {
+        let (done, told) = oneshot::channel();
+        self.gossip.tell(Input::Held(id, done)).await;
+        // The thread ends only when the daemon stops.
+        let _stopping = told.await;
     }
 
-    /// Names of the sites that hold a manifest whole, in order.
+    /// All of a manifest has come, under a lease that still lives. A copy that was given up is one again.
+    pub(super) async fn copy_arrived(&self, id: ManifestId) {
+        let catalogue = self.catalogue.clone();
+        let written = super::serve::blocking(move || {
+            let copies = catalogue.copies();
+            match copies.intent(id) {
+                Some(Intent::Evict | Intent::Fetch) => copies.set(id, None),
+                Some(Intent::Keep) | None => Ok(()),
+            }
+        });
+        if let Some(Err(error)) = written.await {
+            tracing::error!(%error, manifest = %id, "the copy may be collected again");
+        }
+        self.holding_changed(id).await;
+    }
+
+    /// Names of the sites that hold a manifest whole, in order. Sites that are down too.
     pub fn holder_names(&self, id: ManifestId) -> Vec<String> {
         let mut names = self.gossip.complete_holders(id);
         names.sort();
@@ -293,7 +323,7 @@ impl Driver {
             .catalogue
             .images()
             .iter()
-            .filter_map(|image| Some((image.id, image.data.as_ref()?.manifest)))
+            .filter_map(|image| Some((image.id, image.manifest()?)))
             .collect();
         Self {
             core: peers.gossip.core.clone(),
@@ -386,7 +416,11 @@ impl Driver {
                 self.core.lock().handle_written(id, now, &self.records);
                 self.look_at_image(id);
             }
-            Input::Held(id) => self.look_at_manifest(id),
+            Input::Held(id, done) => {
+                self.look_at_manifest(id);
+                // Who asked may have gone.
+                let _gone = done.send(());
+            }
         }
     }
 
@@ -516,9 +550,8 @@ impl Driver {
     /// An image may name other bytes than before.
     fn look_at_image(&mut self, id: Uuid) {
         let image = self.peers.catalogue.get(id);
-        let data = image.as_ref().and_then(|image| image.data.as_ref());
-        let manifest = data.map(|data| data.manifest);
-        let size = data.map_or(0, |data| data.size);
+        let manifest = image.as_ref().and_then(|image| image.manifest());
+        let size = image.as_ref().and_then(|image| image.size()).unwrap_or(0);
         let before = match manifest {
             Some(manifest) => self.manifests.insert(id, manifest),
             None => self.manifests.remove(&id),
@@ -535,7 +568,8 @@ impl Driver {
     /// What this site holds of a manifest may have changed.
     fn look_at_manifest(&mut self, id: ManifestId) {
         let named = self.manifests.values().any(|manifest| *manifest == id);
-        let complete = named && holds_whole(&self.peers.store, id);
+        let leaving = self.peers.catalogue.copies().is_leaving(id);
+        let complete = named && !leaving && holds_whole(&self.peers.store, id);
         let now = self.now();
         let own = {
             let core = self.core.lock();
@@ -590,7 +624,8 @@ impl Driver {
     }
 }
 
-fn holds_whole(store: &Store, id: ManifestId) -> bool {
+/// Whether every chunk of a manifest is in the store.
+pub(super) fn holds_whole(store: &Store, id: ManifestId) -> bool {
     let Ok(manifest) = store.manifest(id) else {
         return false;
     };

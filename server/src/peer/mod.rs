@@ -3,17 +3,19 @@
 //! The decisions are in `vitrail-proto`: [`vitrail_proto::gossip`] for who holds what, [`vitrail_proto::fetch`] for who is
 //! asked for what. Here are the sockets, clocks and disks around them: [`links`] keeps the connections, [`congestion`],
 //! [`budget`] and [`socket`] say how much may be sent on them, `gossip` drives the gossip core, `serve` and `session`
-//! are the two ends of a fetch, `manifests` brings manifests and `pull` chunks, `ask` and `preseed` are questions and
-//! long errands.
+//! are the two ends of a fetch, `manifests` brings manifests and `pull` chunks, `ask`, `preseed` and `evict` are
+//! questions and long errands.
 
 mod ask;
 pub mod budget;
 pub mod congestion;
+mod evict;
 mod gossip;
 mod identity;
 pub mod links;
 mod manifests;
 mod message;
+mod prefetch;
 mod preseed;
 mod pull;
 pub mod receipt;
@@ -47,6 +49,7 @@ use identity::Files;
 use links::{Link, Links, NewLink, code};
 use manifests::Manifests;
 use message::MessageError;
+pub use prefetch::CachedCopy;
 pub use preseed::{PreseedProgress, PreseedResult};
 use pull::Pulls;
 pub use pull::{Interest, PullHandle};
@@ -143,6 +146,7 @@ impl Peers {
             .tasks
             .spawn(peers.clone().run(new_links, stop.clone()));
         peers.tasks.spawn(peers.clone().fetch_manifests_ahead());
+        peers.tasks.spawn(peers.clone().prefetch(stop.clone()));
         peers.clone().start_gossip(stop);
         Ok(Some(peers))
     }

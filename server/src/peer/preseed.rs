@@ -12,9 +12,12 @@ use vitrail_proto::wire::{Progress, ProgressState};
 
 use super::Peers;
 use super::ask::Hold;
+use crate::catalogue::Intent;
 
 /// How often a site that was lost, or does not know the image yet, is asked again, and after how long.
 const TRIES: u32 = 5;
+/// The same for a site that is down as far as this one knows: it may just be coming back.
+const TRIES_DOWN: u32 = 2;
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Progress lines that wait for a slow reader; more are dropped.
 const LINES_MAX: usize = 256;
@@ -106,7 +109,9 @@ impl Peers {
                     // A reader that is slow or gone does not stop the work.
                     let _dropped = lines.try_send(latest.clone());
                 };
-                self.hold_once(image, site, &mut tell).await
+                let held = self.hold_once(image, site, &mut tell);
+                let held = self.stop.run_until_cancelled(held).await;
+                held.unwrap_or_else(|| Err("this site is stopping".into()))
             };
             match result {
                 Ok(()) => {
@@ -116,7 +121,12 @@ impl Peers {
                 }
                 Err(reason) => latest.reason = reason,
             }
-            if attempt == TRIES {
+            let tries = if self.gossip.is_up(site) {
+                TRIES
+            } else {
+                TRIES_DOWN
+            };
+            if attempt >= tries {
                 latest.state = "failed";
             } else {
                 let _dropped = lines.try_send(latest.clone());
@@ -141,7 +151,7 @@ impl Peers {
         tell: &mut (dyn FnMut(&Progress) + Send),
     ) -> Result<(), String> {
         if site == self.site {
-            let mut hold = Hold::begin(self.clone(), image);
+            let mut hold = Hold::begin(self.clone(), image, Some(Intent::Keep));
             loop {
                 let progress = hold.next().await;
                 tell(&progress);

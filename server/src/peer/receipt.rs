@@ -34,7 +34,8 @@ pub struct Receipt {
     pub peers: BTreeMap<String, PeerBytes>,
     /// How bytes were encoded on the wire.
     pub encoding: &'static str,
-    /// No pull could have been faster, with the rates as they were seen; none if nothing was fetched.
+    /// No pull could have been faster, with the rates of earlier pulls, or of this one for a site that had none; none
+    /// if nothing was fetched.
     pub bound_seconds: Option<f64>,
     /// The sites whose links bind that; empty if it is our own.
     pub bottleneck: Vec<String>,

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::MissedTickBehavior;
 use vitrail_chunkstore::frame::Encoder;
 use vitrail_chunkstore::{Error, Store};
 use vitrail_proto::congestion::Class;
 use vitrail_proto::id::{ChunkId, ManifestId};
-use vitrail_proto::manifest::Manifest;
 use vitrail_proto::runs::Runs;
 use vitrail_proto::wire::{FetchReply, FetchRequest, MESSAGE_LEN_MAX};
 
@@ -27,6 +27,8 @@ const SLICE_LEN: u64 = 1024 * 1024;
 const SLICES_MAX: usize = 8;
 /// How often a holder of a part looks whether it has more.
 const HAVE_INTERVAL: Duration = Duration::from_millis(500);
+/// It tells when it has gained this part of the image.
+const HAVE_STEPS: u64 = 64;
 
 /// What serving needs.
 pub(super) struct Server {
@@ -42,11 +44,26 @@ enum Job {
 
 /// A manifest that a stream is about.
 struct Opened {
-    manifest: Arc<Manifest>,
+    manifest: ManifestId,
     chunks: Arc<Vec<(ChunkId, u32)>>,
-    /// What the puller was told.
-    told: Runs,
-    complete: bool,
+    /// What the puller wants to be told, if it does.
+    have: Option<Told>,
+}
+
+/// What a puller was told of what is here.
+struct Told {
+    runs: Runs,
+    /// What was here when it was last looked at.
+    seen: Runs,
+}
+
+impl Opened {
+    fn is_partial(&self) -> bool {
+        let all = self.chunks.len() as u64;
+        self.have
+            .as_ref()
+            .is_some_and(|told| told.runs.count() < all)
+    }
 }
 
 impl Server {
@@ -84,13 +101,15 @@ impl Server {
         let mut work = link.work(Class::Interactive);
         let mut encoder =
             Encoder::new(self.level).map_err(|_| MessageError::Unexpected("no encoder"))?;
+        let mut look = tokio::time::interval(HAVE_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let partial = opened.as_ref().is_some_and(|o| !o.complete);
+            let partial = opened.as_ref().is_some_and(Opened::is_partial);
             let job = tokio::select! {
                 job = queue.recv() => job,
-                () = tokio::time::sleep(HAVE_INTERVAL), if partial => {
+                _ = look.tick(), if partial => {
                     if let Some(opened) = &mut opened {
-                        self.tell_more(send, opened).await?;
+                        self.tell_more(link, send, opened).await?;
                     }
                     continue;
                 }
@@ -106,29 +125,34 @@ impl Server {
                     let bytes = self.manifest_bytes(id).await;
                     self.send(link, send, FetchReply::Manifest(bytes)).await?;
                 }
-                FetchRequest::Open(id) => {
-                    let found = self.open(id).await;
-                    let told = found.as_ref().map(|o| o.told.clone()).unwrap_or_default();
-                    opened = found;
-                    self.send(link, send, FetchReply::Have(told)).await?;
+                FetchRequest::Open(id) => opened = self.open(id).await,
+                FetchRequest::WantHave => {
+                    let have = match &mut opened {
+                        Some(opened) => self.tell(opened).await?,
+                        None => Runs::new(),
+                    };
+                    self.send(link, send, FetchReply::Have(have)).await?;
                 }
                 FetchRequest::Get { request, chunks } => {
-                    let missing = if cancelled.lock().remove(&request) {
-                        chunks
-                    } else {
-                        let Some(opened) = &opened else {
-                            return Err(MessageError::Unexpected("get before open"));
-                        };
-                        let (missing, used) = self
-                            .get(link, send, opened, request, &chunks, encoder)
-                            .await?;
-                        encoder = used;
-                        missing
+                    let cancelled = cancelled.lock().remove(&request);
+                    let missing = match &opened {
+                        _ if cancelled => Runs::new(),
+                        None => chunks,
+                        Some(opened) => {
+                            let (missing, used) = self
+                                .get(link, send, opened, request, &chunks, encoder)
+                                .await?;
+                            encoder = used;
+                            missing
+                        }
                     };
                     self.send(link, send, FetchReply::Done { request, missing })
                         .await?;
                 }
                 FetchRequest::Class(class) => work.set_class(class),
+                FetchRequest::First => {
+                    let _closed = send.set_priority(1);
+                }
                 FetchRequest::Cancel { .. } => {}
             }
         }
@@ -153,38 +177,51 @@ impl Server {
 
     async fn open(&self, id: ManifestId) -> Option<Opened> {
         let store = self.store.clone();
-        blocking(move || {
-            let manifest = store.manifest(id).ok()?;
-            let chunks: Vec<_> = manifest.chunks().collect();
-            let told = held(&store, &chunks).ok()?;
-            let complete = told.count() == chunks.len() as u64;
-            Some(Opened {
-                manifest,
-                chunks: Arc::new(chunks),
-                told,
-                complete,
-            })
+        let manifest = blocking(move || store.manifest(id)).await?.ok()?;
+        Some(Opened {
+            manifest: id,
+            chunks: Arc::new(manifest.chunks().collect()),
+            have: None,
         })
-        .await
-        .flatten()
     }
 
+    async fn held(&self, opened: &Opened) -> Result<Runs, MessageError> {
+        let (store, chunks) = (self.store.clone(), opened.chunks.clone());
+        let held = blocking(move || held(&store, &chunks)).await;
+        held.and_then(Result::ok)
+            .ok_or(MessageError::Unexpected("the holder failed"))
+    }
+
+    /// What is here now, which the puller is about to be told.
+    async fn tell(&self, opened: &mut Opened) -> Result<Runs, MessageError> {
+        let runs = self.held(opened).await?;
+        opened.have = Some(Told {
+            runs: runs.clone(),
+            seen: runs.clone(),
+        });
+        Ok(runs)
+    }
+
+    /// Tells the puller that there is more, if it is a good part more, or does not become more any longer.
     async fn tell_more(
         &self,
+        link: &Link,
         send: &mut SendStream,
         opened: &mut Opened,
     ) -> Result<(), MessageError> {
-        let (store, chunks) = (self.store.clone(), opened.chunks.clone());
-        let Some(Ok(now)) = blocking(move || held(&store, &chunks)).await else {
+        let now = self.held(opened).await?;
+        let Some(told) = &mut opened.have else {
             return Ok(());
         };
-        if now == opened.told {
+        let all = opened.chunks.len() as u64;
+        let gained = now.count().saturating_sub(told.runs.count());
+        let rests = now == std::mem::replace(&mut told.seen, now.clone());
+        if now == told.runs || !(rests || gained > all / HAVE_STEPS || now.count() == all) {
             return Ok(());
         }
-        opened.complete = now.count() == opened.chunks.len() as u64;
-        opened.told = now.clone();
-        tracing::trace!(manifest = %opened.manifest.size(), count = now.count(), "holds more");
-        message::write(send, &FetchReply::Have(now).encode()).await
+        told.runs = now.clone();
+        tracing::trace!(manifest = %opened.manifest, count = now.count(), "holds more");
+        self.send(link, send, FetchReply::Have(now)).await
     }
 
     /// Sends what it has of the chunks asked for, slice by slice; returns what it has not.

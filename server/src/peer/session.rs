@@ -51,6 +51,7 @@ pub(super) enum Event {
 /// The open streams to a holder. Dropping it ends them.
 pub(super) struct Session {
     pub(super) link: Arc<Link>,
+    /// The first is for chunks at which clients wait.
     streams: Vec<mpsc::Sender<FetchRequest>>,
     /// Where each request went.
     requests: HashMap<u32, usize>,
@@ -69,7 +70,7 @@ impl Session {
         let class = watch::Sender::new(Class::Interactive);
         let mut tasks = JoinSet::new();
         let mut streams = Vec::new();
-        for _ in 0..STREAMS {
+        for _ in 0..=STREAMS {
             let (mut send, recv) = link
                 .connection
                 .open_bi()
@@ -97,6 +98,13 @@ impl Session {
             let _fits = requests.try_send(FetchRequest::Open(manifest));
             streams.push(requests);
         }
+        if let Some(first) = streams.first() {
+            let _fits = first.try_send(FetchRequest::First);
+        }
+        // On the stream whose turn is last: a holder may have to look at many chunks to answer.
+        if let Some(last) = streams.last() {
+            let _fits = last.try_send(FetchRequest::WantHave);
+        }
         Ok(Self {
             link,
             streams,
@@ -107,10 +115,19 @@ impl Session {
         })
     }
 
-    /// Asks for chunks.
-    pub(super) fn get(&mut self, request: u32, chunks: Runs) -> Result<(), MessageError> {
-        let stream = self.next / RUN % self.streams.len();
-        self.next += 1;
+    /// Asks for chunks, before all others if they are to come `first`.
+    pub(super) fn get(
+        &mut self,
+        request: u32,
+        chunks: Runs,
+        first: bool,
+    ) -> Result<(), MessageError> {
+        let stream = if first {
+            0
+        } else {
+            self.next += 1;
+            1 + self.next / RUN % STREAMS
+        };
         self.requests.insert(request, stream);
         self.send(stream, FetchRequest::Get { request, chunks })
     }

@@ -82,6 +82,13 @@ impl Peers {
         sites
     }
 
+    /// Names of all sites that are known, in order.
+    pub fn site_names(&self) -> Vec<String> {
+        let mut names = self.gossip.site_names();
+        names.sort();
+        names
+    }
+
     /// A site by name.
     pub fn site(&self, name: &str) -> Option<SiteDetail> {
         let site = self.sites().into_iter().find(|site| site.name == name)?;

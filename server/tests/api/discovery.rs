@@ -63,9 +63,9 @@ fn paths_and_methods_that_are_not_there() {
         "/v2/images/foo",
         "/v2/images/%00",
         "/v2/images/..%2f..%2fetc",
-        "/v2/info/stores",
-        "/v2/tasks",
-        "/v2/cache",
+        "/v2/info/nonesuch",
+        "/v2/stores",
+        "/v2/tasks/12345678-1234-1234-1234-123456789abc",
     ] {
         let answer = site.get(path).expect(404);
         let request = answer.header("x-openstack-request-id").unwrap();
@@ -89,6 +89,40 @@ fn paths_and_methods_that_are_not_there() {
         assert_eq!(answer.header("allow"), Some(allowed), "{method} {path}");
     }
     site.request("GET", &image).bytes("{}").send().expect(400);
+}
+
+#[test]
+fn metadata_definitions_can_be_read() {
+    let site = Site::start();
+    let list = site
+        .get("/v2/metadefs/namespaces?limit=1")
+        .expect(200)
+        .json();
+    assert_eq!(list["namespaces"], json!([]));
+    assert_eq!(list["first"], "/v2/metadefs/namespaces?limit=1");
+    site.get("/v2/metadefs/resource_types").expect(200);
+    site.get("/v2/metadefs/namespaces/nonesuch").expect(404);
+    for name in [
+        "namespace",
+        "namespaces",
+        "object",
+        "objects",
+        "property",
+        "properties",
+        "resource_type",
+        "resource_types",
+        "tag",
+        "tags",
+    ] {
+        let schema = site.get(&format!("/v2/schemas/metadefs/{name}"));
+        assert!(
+            schema.expect(200).json()["properties"].is_object(),
+            "{name}"
+        );
+    }
+    site.get("/v2/schemas/metadefs/nonesuch").expect(404);
+    let new = site.request("POST", "/v2/metadefs/namespaces");
+    new.json(&json!({"namespace": "x"})).send().expect(403);
 }
 
 #[test]

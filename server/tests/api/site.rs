@@ -18,12 +18,25 @@ use crate::http::{Answer, Request};
 pub(crate) struct Client {
     pub(crate) api: SocketAddr,
     pub(crate) admin: SocketAddr,
+    token: Option<&'static str>,
 }
 
 impl Client {
+    /// The same client with a token.
+    pub(crate) fn with_token(&self, token: &'static str) -> Self {
+        Self {
+            token: Some(token),
+            ..*self
+        }
+    }
+
     /// A request to the Image API.
     pub(crate) fn request(&self, method: &str, path: &str) -> Request {
-        Request::new(self.api, method, path)
+        let request = Request::new(self.api, method, path);
+        match self.token {
+            Some(token) => request.header("X-Auth-Token", token),
+            None => request,
+        }
     }
 
     #[track_caller]
@@ -219,6 +232,7 @@ fn client(daemon: &Daemon) -> Client {
     Client {
         api: daemon.api,
         admin: daemon.admin,
+        token: None,
     }
 }
 
@@ -286,6 +300,7 @@ impl Process {
             client: Client {
                 api: address("api"),
                 admin: address("admin"),
+                token: None,
             },
             child,
             log,

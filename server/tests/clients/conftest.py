@@ -1,5 +1,6 @@
 """A daemon without authentication, and images to give it."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -27,21 +28,29 @@ class Sample:
 @pytest.fixture(scope="session")
 def endpoint(tmp_path_factory):
     """URL of the Image API of a new daemon, stopped at the end."""
-    data_dir = tmp_path_factory.mktemp("site") / "data"
+    with daemon(tmp_path_factory.mktemp("site")) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def daemon(directory, *options):
+    """A new daemon; the URL of its Image API."""
+    data_dir = directory / "data"
     listen = ["--api-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
-    with open(data_dir.parent / "log", "wb") as log:
-        daemon = subprocess.Popen(
-            [os.environ["VITRAILD_BIN"], "--data-dir", data_dir, *listen], stderr=log
+    with open(directory / "log", "wb") as log:
+        process = subprocess.Popen(
+            [os.environ["VITRAILD_BIN"], "--data-dir", data_dir, *listen, *options],
+            stderr=log,
         )
     endpoints = data_dir / "endpoints.json"
     for _ in range(600):
         if endpoints.exists():
             break
-        assert daemon.poll() is None, (data_dir.parent / "log").read_text()
+        assert process.poll() is None, (directory / "log").read_text()
         time.sleep(0.1)
     yield json.loads(endpoints.read_text())["api"]
-    daemon.terminate()
-    assert daemon.wait(60) == 0
+    process.terminate()
+    assert process.wait(60) == 0
 
 
 @pytest.fixture(scope="session")

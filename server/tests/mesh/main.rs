@@ -6,12 +6,17 @@
 
 #[path = "../api/http.rs"]
 mod http;
+#[path = "../api/keystone.rs"]
+mod keystone;
 #[path = "../api/site.rs"]
 mod site;
 
+mod cache;
 mod healing;
 mod identity;
 mod limits;
 mod mesh;
+mod permission;
 mod pulling;
 mod sharing;
+mod stores;

@@ -72,6 +72,11 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// Sites of these names, the first of which is the others' seed.
     pub(crate) fn start(names: &[&str]) -> Self {
+        Self::start_with(names, |_| {})
+    }
+
+    /// The same, with settings that `adjust` changes.
+    pub(crate) fn start_with(names: &[&str], adjust: impl Fn(&mut Config)) -> Self {
         let authority = Authority::new();
         let seed = free_address();
         let mut mesh = Self {
@@ -80,7 +85,7 @@ impl Mesh {
             seed,
         };
         for name in names {
-            mesh.join(name);
+            mesh.join_with(name, &adjust);
         }
         for site in &mesh.sites {
             wait("every site is up", || up_sites(site) == names.len());
@@ -90,12 +95,19 @@ impl Mesh {
 
     /// Adds a site.
     pub(crate) fn join(&mut self, name: &str) {
+        self.join_with(name, |_| {});
+    }
+
+    fn join_with(&mut self, name: &str, adjust: impl Fn(&mut Config)) {
         let address = if self.sites.is_empty() {
             self.seed
         } else {
             free_address()
         };
-        let site = Site::with(|config| self.authority.enroll(config, name, address, self.seed));
+        let site = Site::with(|config| {
+            self.authority.enroll(config, name, address, self.seed);
+            adjust(config);
+        });
         self.sites.push(site);
     }
 }

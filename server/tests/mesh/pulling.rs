@@ -115,6 +115,10 @@ fn a_preseeded_site_stands_alone() {
     let id = mesh.sites[0].image(&image);
     let result = preseed(&mesh.sites[0], &id, &["lyon", "nice"]);
     assert_eq!(result["ok"], true, "{result}");
+    // A site that has it already says how much that is.
+    let again = preseed(&mesh.sites[0], &id, &["paris"]);
+    assert_eq!(again["sites"][0]["done_bytes"], image.len(), "{again}");
+    assert_eq!(again["sites"][0]["total_bytes"], image.len(), "{again}");
     mesh.sites[0].stop();
     // A restart shows that the bytes are durable.
     mesh.sites[1].restart(|_| {});
@@ -175,4 +179,18 @@ fn without_a_holder_a_client_is_told_why() {
     mesh.sites[0].stop();
     let answer = mesh.sites[1].get(&format!("/v2/images/{id}/file"));
     assert_eq!(answer.status, 503, "{}", answer.text());
+}
+
+#[test]
+fn an_image_can_be_read_elsewhere_at_once() {
+    let mesh = Mesh::start(&["paris", "lyon"]);
+    let [a, b] = &mesh.sites[..] else {
+        panic!("two sites")
+    };
+    // As often as it takes to come before the news now and then.
+    for seed in 0..8 {
+        let image = noise(20 + seed, 300_000);
+        let id = a.image(&image);
+        assert!(b.download(&id) == image, "image {seed}");
+    }
 }

@@ -40,8 +40,6 @@ project_name = {project}
 user_domain_id = default
 project_domain_id = default
 region_name = {region}
-# Answers are compared from one moment to the next.
-token_cache_time = -1
 
 [paste_deploy]
 flavor = keystone+cachemanagement

@@ -183,9 +183,8 @@ def template():
     with open(cache / "keystone.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
-            for old in cache.glob("keystone-*"):
-                shutil.rmtree(old)
             building = cache / "keystone-building"
+            shutil.rmtree(building, ignore_errors=True)
             building.mkdir()
             build(building)
             building.rename(made)

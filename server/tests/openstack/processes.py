@@ -13,7 +13,7 @@ import requests
 
 PR_SET_PDEATHSIG = 1
 # Services import about a thousand modules before they answer.
-READY_SECONDS = 120
+READY_SECONDS = 300
 STOP_SECONDS = 30
 
 
@@ -70,7 +70,7 @@ class Server:
             try:
                 requests.get(self.url + path, timeout=30)
                 return
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 pass
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()

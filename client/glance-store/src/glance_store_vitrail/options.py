@@ -53,6 +53,39 @@ Possible values:
 
 """,
     ),
+    cfg.ListOpt(
+        "vitrail_store_sites",
+        default=[],
+        help="""
+Sites of the mesh that have to have an image before it counts as stored.
+
+The data goes to the site of ``vitrail_store_endpoints``, and from there between the sites, where only what is missing
+travels. An image that cannot be had at all of them is not stored. Without sites here, others fetch what they lack
+when an image is read there.
+
+Possible values:
+    * A comma-separated list of names of sites
+
+Related options:
+    * vitrail_store_copy_timeout
+
+""",
+    ),
+    cfg.IntOpt(
+        "vitrail_store_copy_timeout",
+        default=3600,
+        min=1,
+        help="""
+Seconds within which the sites of ``vitrail_store_sites`` have to have an image.
+
+Possible values:
+    * Any positive integer value
+
+Related options:
+    * vitrail_store_sites
+
+""",
+    ),
     *[option for option in loading.get_session_conf_options() if option.dest in _TLS],
     *loading.get_auth_common_conf_options(),
 ]
@@ -94,6 +127,8 @@ def session(conf, group):
         except OSError as error:
             raise _bad(group, f"{name}: {error}") from error
     try:
+        # In the auth_section, if there is one, nobody else does.
+        loading.register_auth_conf_options(conf, group)
         auth = loading.load_auth_from_conf_options(conf, group)
     except (keystone_exceptions.ClientException, cfg.Error) as error:
         raise _bad(group, f"credentials: {error}") from error

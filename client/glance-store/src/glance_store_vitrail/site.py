@@ -17,6 +17,8 @@ LOG = logging.getLogger(__name__)
 # Establishing a connection takes a few round trips, whatever is being asked for.
 CONNECT_TIMEOUT_MAX = 10
 PAUSE_MIN, PAUSE_MAX = 0.5, 8.0
+# Between looks at a copy, which takes seconds to hours.
+COPY_PAUSE = 1.0
 # A document has at most 128 properties and 128 tags of 255 characters each, and a list a few of them.
 DOCUMENT_BYTES_MAX = 4 << 20
 REASON_BYTES_MAX = 500
@@ -163,6 +165,37 @@ class Site:
         if answer.status_code == requests.codes.no_content:
             raise exceptions.NotFound(image=object_id)
         raise refusal(answer, object_id)
+
+    def copy(self, object_id, sites, seconds):
+        """Have sites of the mesh fetch an object, and wait until it is durable at all of them.
+
+        :param seconds: how long to wait
+        :raises: `Unavailable`
+        """
+        deadline = time.monotonic() + seconds
+        asked = False
+        while True:
+            document = self.show(object_id)
+            missing = sorted(set(sites) - set(document.get("stores", "").split(",")))
+            if not missing:
+                return
+            if not asked:
+                self._ask_for_copies(object_id, missing)
+                asked = True
+            elif failed := document.get("os_glance_failed_import"):
+                raise Unavailable(f"object {object_id}: no copy at {failed}")
+            if time.monotonic() > deadline:
+                raise Unavailable(f"object {object_id}: no copy at {', '.join(missing)} after {seconds} seconds")
+            time.sleep(COPY_PAUSE)
+
+    def _ask_for_copies(self, object_id, sites):
+        body = {"method": {"name": "copy-image"}, "stores": sites}
+        _, answer, failures = self.repeat("POST", f"/v2/images/{object_id}/import", json=body)
+        # An attempt that failed may have begun it, and what has begun is not begun again.
+        begun = failures and answer.status_code in (requests.codes.bad_request, requests.codes.conflict)
+        if answer.status_code != requests.codes.accepted and not begun:
+            raise refusal(answer, object_id)
+        answer.close()
 
     def delete(self, object_id):
         """Delete an object.

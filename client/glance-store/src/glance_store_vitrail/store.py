@@ -141,7 +141,7 @@ class Store(glance_store.driver.Store):
         self.site.delete(location.store_location.object_id)
 
     def _write(self, object_id, image_id, upload, image_size):
-        """Create the object, send its data, and make sure that the site has what was read."""
+        """Create the object, send its data, and make sure that the sites have what was read."""
         endpoint = self.site.create(object_id, self._document(image_id))
         lost_answer = None
         try:
@@ -159,6 +159,9 @@ class Store(glance_store.driver.Store):
         read = {"size": upload.length, "md5": upload.checksum, upload.hashing_algo: upload.multihash}
         if any(stored[key] != read[key] for key in stored.keys() & read.keys()):
             raise exceptions.BackendException(f"object {object_id}: the site stored {stored}, what was sent is {read}")
+        section = self.conf[self._name]
+        if section.vitrail_store_sites:
+            self.site.copy(object_id, section.vitrail_store_sites, section.vitrail_store_copy_timeout)
 
     def _document(self, image_id):
         """Return the properties of an image's object. The README says why these."""

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import requests
+import trustme
 
 REPOSITORY = Path(__file__).parents[4]
 sys.path.insert(0, str(REPOSITORY / "server/tests/openstack"))
 
 from glance_server import Glance  # noqa: E402
 from keystone_server import Keystone  # noqa: E402
-from sites import mesh  # noqa: E402
+from personas import PASSWORD, PERSONAS  # noqa: E402
+from vitrail_site import mesh, wait  # noqa: E402
 
 STORES = """
 [north]
@@ -20,11 +22,33 @@ store_description = The site next to this Glance
 vitrail_store_endpoints = {north}
 vitrail_store_timeout = 20
 vitrail_store_retries = 1
+auth_section = site_user
 
 [south]
 store_description = A site far away
 vitrail_store_endpoints = {south}/v2
 vitrail_store_timeout = 20
+cafile = {ca}
+auth_section = site_user
+
+[everywhere]
+store_description = Both sites, written here and fetched there
+vitrail_store_endpoints = {north}
+vitrail_store_sites = south
+auth_section = site_user
+
+[site_user]
+auth_type = password
+auth_url = {auth_url}
+username = {user}
+password = {password}
+project_name = {project}
+user_domain_id = default
+project_domain_id = default
+"""
+OPTIONS = """
+enabled_import_methods = [copy-image, glance-direct]
+show_multiple_locations = true
 """
 
 
@@ -35,36 +59,84 @@ def keystone(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def sites(tmp_path_factory):
-    started = mesh(tmp_path_factory.mktemp("mesh"), "north", "south")
+def authority(tmp_path_factory):
+    """Directory of who signed the certificate of south's Image API, and of that."""
+    directory = tmp_path_factory.mktemp("authority")
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(directory / "ca.crt")
+    issued = ca.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(directory / "south.crt")
+    issued.private_key_pem.write_to_path(directory / "south.key")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def sites(keystone, authority, tmp_path_factory):
+    """Two sites, the second of which speaks HTTPS."""
+    https = f'tls_cert = "{authority}/south.crt"\ntls_key = "{authority}/south.key"'
+    started = mesh(keystone.url, tmp_path_factory.mktemp("mesh"), "north", "south", api={"south": https})
     yield started
     for site in started:
         site.stop()
 
 
 @pytest.fixture(scope="session")
-def north(sites):
-    return sites[0]
+def north(keystone, sites):
+    return Objects(sites[0], keystone.token("service"))
 
 
 @pytest.fixture(scope="session")
-def south(sites):
-    return sites[1]
+def south(keystone, sites, authority):
+    return Objects(sites[1], keystone.token("service"), verify=authority / "ca.crt")
 
 
 @pytest.fixture(scope="session")
-def glance(keystone, sites, tmp_path_factory):
+def glance(keystone, sites, authority, tmp_path_factory):
     north, south = sites
+    user = PERSONAS["service"]
     server = Glance(
         keystone,
         tmp_path_factory.mktemp("glance"),
-        stores={"north": "vitrail", "south": "vitrail", "files": "file"},
-        sections=STORES.format(north=north.url, south=south.url),
-        options="enabled_import_methods = [copy-image, glance-direct]\nshow_multiple_locations = true",
+        stores={"north": "vitrail", "south": "vitrail", "everywhere": "vitrail", "files": "file"},
+        sections=STORES.format(
+            north=north.url,
+            south=south.url,
+            ca=authority / "ca.crt",
+            auth_url=keystone.url,
+            user=user.user,
+            password=PASSWORD,
+            project=user.project,
+        ),
+        options=OPTIONS,
     )
     with server:
         keystone.register_image_endpoint(server.url)
         yield Client(server, keystone.token("admin"))
+
+
+class Objects:
+    """What a site keeps for Glance, as the user sees it who stands in Glance's configuration."""
+
+    def __init__(self, site, token, verify=True):
+        self.site = site
+        self._request = {"headers": {"X-Auth-Token": token}, "verify": verify, "timeout": 60}
+
+    def __call__(self, **filters):
+        """Return the documents of hidden images."""
+        params = {"os_hidden": "true"} | filters
+        answer = requests.get(f"{self.site.url}/v2/images", params=params, **self._request)
+        answer.raise_for_status()
+        return answer.json()["images"]
+
+    def read(self, object_id):
+        """Return an object's bytes and their MD5 as the site tells it."""
+        answer = requests.get(f"{self.site.url}/v2/images/{object_id}/file", **self._request)
+        answer.raise_for_status()
+        return answer.content, answer.headers["Content-MD5"]
+
+    def pack_bytes(self):
+        """Return what the packs of the site's store take."""
+        return self.site.operator("/v1/store")["pack_bytes"]
 
 
 class Client:
@@ -101,11 +173,17 @@ class Client:
         """Return the answer to a download."""
         return self("GET", f"/images/{image}/file", headers=headers)
 
-    def copy(self, image, *stores):
-        """Ask for copies."""
-        body = {"method": {"name": "copy-image"}, "stores": stores}
+    def run_import(self, image, method, *stores):
+        """Have data brought to stores, and wait until Glance has recorded that; its SQLite takes one writer at once."""
+        body = {"method": {"name": method}, "stores": stores}
         answer = self("POST", f"/images/{image}/import", json=body)
         assert answer.status_code == 202, answer.text
+
+        def ended():
+            tasks = self("GET", f"/images/{image}/tasks").json()["tasks"]
+            return all(task["status"] in ("success", "failure") for task in tasks)
+
+        wait("the import has ended", ended)
 
     def object(self, image, store="north"):
         """Return the id of the object that has an image's data in a store."""

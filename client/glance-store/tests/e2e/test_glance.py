@@ -2,9 +2,11 @@
 
 import hashlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sites import wait
+import requests
+from vitrail_site import wait
 
 
 def md5(data):
@@ -53,51 +55,100 @@ def test_ranges(glance, image, data, span):
 def test_the_other_site_has_it(glance, south, image, data):
     """What the mesh is for: the data of a central Glance, read where it is needed."""
     object_id = glance.object(image)
-    wait("south knows the object", lambda: any(o["id"] == object_id for o in south.objects(status="active")))
+    wait("south knows the object", lambda: any(o["id"] == object_id for o in south(status="active")))
     received, checksum = south.read(object_id)
     assert received == data
     assert checksum == md5(data) == glance.show(image)["checksum"]
 
 
-def test_objects_are_in_no_list_of_images(glance, north, image):
+def test_objects_are_in_no_users_list(glance, keystone, north, image):
     object_id = glance.object(image)
-    [stored] = [o for o in north.objects() if o["id"] == object_id]
-    assert (stored["visibility"], stored["name"], stored["glance_store"]) == ("private", image, "north")
-    plain = glance.session.get(f"{north.url}/v2/images").json()["images"]
-    assert plain == []
+    [stored] = north(name=image)
+    assert (stored["id"], stored["visibility"], stored["glance_store"]) == (object_id, "private", "north")
+    assert stored["owner"] == keystone.project_id("service")
+    for persona, hidden in (("member", "true"), ("other", "true"), ("admin", "false")):
+        headers = {"X-Auth-Token": keystone.token(persona)}
+        listed = requests.get(f"{north.site.url}/v2/images", params={"os_hidden": hidden}, headers=headers, timeout=30)
+        assert listed.json()["images"] == []
+    headers = {"X-Auth-Token": keystone.token("member")}
+    assert requests.get(f"{north.site.url}/v2/images/{object_id}/file", headers=headers, timeout=30).status_code == 404
 
 
 def test_a_deleted_image_is_gone_everywhere(glance, north, south, image):
     object_id = glance.object(image)
     assert glance("DELETE", f"/images/{image}").status_code == 204
-    assert object_id not in {o["id"] for o in north.objects()}
-    wait("south forgets the object", lambda: object_id not in {o["id"] for o in south.objects()})
+    assert object_id not in {o["id"] for o in north()}
+    wait("south forgets the object", lambda: object_id not in {o["id"] for o in south()})
     assert glance.download(image).status_code == 404
 
 
+def test_an_import_to_both_sites(glance, north, south, data):
+    image = glance.create()
+    headers = {"Content-Type": "application/octet-stream"}
+    assert glance("PUT", f"/images/{image}/stage", data=data, headers=headers).status_code == 204
+    glance.run_import(image, "glance-direct", "north", "south")
+    shown = glance.show(image)
+    assert (shown["status"], shown["stores"]) == ("active", "north,south")
+    for objects in (north, south):
+        assert objects.read(glance.object(image, objects.site.name))[0] == data
+
+
+def test_many_download_at_once(glance, image, data):
+    with ThreadPoolExecutor(6) as threads:
+        answers = threads.map(lambda _: glance.download(image).content == data, range(12))
+        assert all(answers)
+
+
+def test_an_image_that_is_deleted_while_it_is_uploaded(glance, north, data):
+    image = glance.create()
+
+    def interrupted():
+        for count, piece in enumerate(pieces(data)):
+            if count == 12:
+                wait("the upload has begun", lambda: north(name=image, status="saving"))
+                assert glance("DELETE", f"/images/{image}").status_code == 204
+            yield piece
+
+    assert glance.upload(image, interrupted()).status_code == 410
+    assert north(name=image) == []
+
+
 def test_a_copy_to_the_files_and_back(glance, north, image, data):
-    glance.copy(image, "files")
-    wait("the copy is there", lambda: glance.show(image)["stores"] == "north,files")
+    glance.run_import(image, "copy-image", "files")
+    assert glance.show(image)["stores"] == "north,files"
     assert glance("DELETE", f"/stores/north/{image}").status_code == 204
-    assert north.objects(name=image) == []
+    assert north(name=image) == []
     assert glance.download(image).content == data
-    glance.copy(image, "north")
-    wait("the copy is back", lambda: glance.show(image)["stores"] == "files,north")
+    glance.run_import(image, "copy-image", "north")
+    assert glance.show(image)["stores"] == "files,north"
     assert glance("DELETE", f"/stores/files/{image}").status_code == 204
     assert glance.download(image).content == data
 
 
 def test_a_copy_between_two_sites_is_stored_once(glance, north, image, data):
-    before = north.store()
-    glance.copy(image, "south")
-    wait("the copy is there", lambda: glance.show(image)["stores"] == "north,south")
+    before = north.pack_bytes()
+    glance.run_import(image, "copy-image", "south")
+    assert glance.show(image)["stores"] == "north,south"
     objects = {glance.object(image, store) for store in ("north", "south")}
     assert len(objects) == 2
-    wait("north knows both objects", lambda: objects <= {o["id"] for o in north.objects(status="active")})
+    wait("north knows both objects", lambda: objects <= {o["id"] for o in north(status="active")})
     for object_id in objects:
         assert north.read(object_id)[0] == data
-    assert north.store()["pack_bytes"] == before["pack_bytes"]
+    assert north.pack_bytes() == before
     # Each can be dropped without the other.
+    assert glance("DELETE", f"/stores/north/{image}").status_code == 204
+    assert glance.download(image).content == data
+
+
+def test_a_copy_to_other_sites_goes_between_the_sites(glance, north, south, image, data):
+    before = north.pack_bytes()
+    glance.run_import(image, "copy-image", "everywhere")
+    assert glance.show(image)["stores"] == "north,everywhere"
+    # South has it before the copy counts as made, and North has stored nothing twice.
+    object_id = glance.object(image, "everywhere")
+    [receipt] = south.site.operator("/v1/receipts", image=object_id)
+    assert receipt["peers"]["north"]["raw"] > 5_000_000
+    assert north.pack_bytes() == before
     assert glance("DELETE", f"/stores/north/{image}").status_code == 204
     assert glance.download(image).content == data
 
@@ -109,7 +160,7 @@ def test_another_size_than_announced_is_refused(glance, north, data, difference)
     answer = glance.upload(image, pieces(data), **{"x-openstack-image-size": size})
     assert answer.status_code == 400
     assert glance.show(image)["status"] == "queued"
-    assert north.objects(name=image) == []
+    assert north(name=image) == []
 
 
 def test_what_glance_refuses_goes_with_its_image(glance, north, data):
@@ -119,7 +170,7 @@ def test_what_glance_refuses_goes_with_its_image(glance, north, data):
         assert glance.upload(image, data).status_code == 415
     assert glance.show(image)["status"] == "queued"
     assert glance("DELETE", f"/images/{image}").status_code == 204
-    assert north.objects(name=image) == []
+    assert north(name=image) == []
 
 
 def test_what_glance_accepts_is_not_refused(glance):
@@ -138,8 +189,8 @@ def test_what_glance_accepts_is_not_refused(glance):
 def broken(north):
     """A site that may be killed."""
     yield north
-    north.stop()
-    north.start()
+    north.site.stop()
+    north.site.start()
 
 
 def test_a_site_that_dies_during_an_upload(glance, broken, data):
@@ -148,34 +199,34 @@ def test_a_site_that_dies_during_an_upload(glance, broken, data):
     def interrupted():
         for count, piece in enumerate(pieces(data)):
             if count == 12:
-                wait("the upload has begun", lambda: broken.objects(name=image, status="saving"))
-                broken.kill()
+                wait("the upload has begun", lambda: broken(name=image, status="saving"))
+                broken.site.kill()
             yield piece
 
     assert glance.upload(image, interrupted()).status_code == 503
     assert glance.show(image)["status"] == "queued"
-    broken.start()
-    wait("the site has given the upload up", lambda: broken.objects(name=image, status="queued"))
+    broken.site.start()
+    wait("the site has given the upload up", lambda: broken(name=image, status="queued"))
     assert glance.upload(image, data).status_code == 204
     assert glance.download(image).content == data
     # What was left is gone.
-    assert [o["id"] for o in broken.objects(name=image)] == [glance.object(image)]
+    assert [o["id"] for o in broken(name=image)] == [glance.object(image)]
 
 
 def test_a_site_that_is_down(glance, broken, image, data):
-    broken.stop()
+    broken.site.stop()
     assert glance.download(image).status_code == 503
     assert glance.upload(glance.create(), data).status_code == 503
     assert glance("DELETE", f"/images/{image}").status_code == 503
-    broken.start()
+    broken.site.start()
     assert glance.show(image)["status"] == "active"
     assert glance.download(image).content == data
 
 
 def test_a_copy_in_another_store_serves_while_a_site_is_down(glance, broken, image, data):
-    glance.copy(image, "files")
-    wait("the copy is there", lambda: glance.show(image)["stores"] == "north,files")
-    broken.stop()
+    glance.run_import(image, "copy-image", "files")
+    assert glance.show(image)["stores"] == "north,files"
+    broken.site.stop()
     assert glance.download(image).content == data
 
 

@@ -14,11 +14,12 @@ Request = namedtuple("Request", "method path headers certificate")
 class Fault:
     """What goes wrong with one request: `method` and the end of its path, after the image's id."""
 
-    def __init__(self, method, end, *, status=None, drop=None, cut_after=None, headers=None, body=b"no"):
+    def __init__(self, method, end, *, status=None, drop=None, cut_after=None, headers=None, body=b"no", more=b""):
         self.method, self.end = method, end
         self.status, self.body = status, body  # answered instead of doing anything
         self.drop = drop  # "before" or "after" doing it, the connection is closed without an answer
         self.cut_after = cut_after  # bytes of data after which it is closed
+        self.more = more  # what comes after the data
         self.headers = headers or {}  # of the answer, other than they would be
 
 
@@ -29,6 +30,7 @@ class ScriptedSite:
         self.objects, self.data = {}, {}
         self.requests, self.faults = [], []
         self.size_max = 1 << 40
+        self.copying = []  # what documents say after a copy was asked for, one after the other
         self.token = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"site": self}))
         self._server.daemon_threads = True
@@ -63,6 +65,7 @@ class ScriptedSite:
         self.data[object_id] = data
         self.objects[object_id] |= {
             "status": "active",
+            "stores": "here",
             "size": len(data),
             "checksum": hashlib.md5(data).hexdigest(),
             "os_hash_algo": "sha512",
@@ -87,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def dispatch(self):
         parts = urlsplit(self.path)
-        match = re.fullmatch(r"/v2/images(?:/([^/]+))?(/file)?", parts.path)
+        match = re.fullmatch(r"/v2/images(?:/([^/]+))?(/file|/import)?", parts.path)
         object_id, end = match.group(1), match.group(2) or ""
         certificate = getattr(self.connection, "getpeercert", lambda: None)()
         site = self.site
@@ -158,7 +161,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def get(self, object_id, _):
         document = self.site.objects.get(object_id)
+        if document and "os_glance_importing_to_stores" in document:
+            document |= self.site.copying.pop(0) if self.site.copying else {}
         return (200, document) if document else (404, None)
+
+    def post_import(self, object_id, _):
+        document = self.site.objects[object_id]
+        stores = json.loads(self.body_or_none())["stores"]
+        if "os_glance_importing_to_stores" in document:
+            return 409, None
+        document["os_glance_importing_to_stores"] = ",".join(stores)
+        return 202, None
 
     def delete(self, object_id, _):
         if object_id not in self.site.objects:
@@ -207,5 +220,5 @@ class Handler(BaseHTTPRequestHandler):
         if self.fault and self.fault.cut_after is not None:
             part = part[: self.fault.cut_after]
             self.close_connection = True
-        self.wfile.write(part)
+        self.wfile.write(part + (self.fault.more if self.fault else b""))
         return None, None

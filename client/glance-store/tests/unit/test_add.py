@@ -3,11 +3,14 @@
 import hashlib
 import io
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from glance_store import exceptions
-from stores import section
+from keystoneauth1.plugin import BaseAuthPlugin
+from stores import at, section
 
+from glance_store_vitrail import options
 from glance_store_vitrail.site import Unavailable
 
 IMAGE = str(uuid.uuid4())
@@ -50,6 +53,17 @@ def test_data_is_stored_and_described(store, site, size):
     assert site.data[document["id"]] == DATA
     assert (document["name"], document["glance_store"]) == (IMAGE, "mesh")
     assert (document["visibility"], document["os_hidden"]) == ("private", True)
+
+
+def test_threads_share_a_store(store):
+    def there_and_back(number):
+        mine = DATA[number:]
+        uri, *_ = store.add(str(uuid.uuid4()), io.BytesIO(mine), len(mine), "sha512")
+        data, _ = store.get(at(store, uri.removeprefix("vitrail://")))
+        return b"".join(data) == mine
+
+    with ThreadPoolExecutor(16) as threads:
+        assert all(threads.map(there_and_back, range(32)))
 
 
 def test_an_empty_image_is_stored(store, site):
@@ -144,6 +158,28 @@ def test_refused_credentials_deny_writing(store, site):
     site.token = "secret"
     with pytest.raises(exceptions.StorageWriteDenied):
         add(store)
+
+
+class Renewable(BaseAuthPlugin):
+    """A token that could be had anew."""
+
+    def get_token(self, *_):
+        return "token"
+
+    def invalidate(self):
+        return True
+
+
+def test_data_is_not_sent_again_with_a_new_token(configured, site, monkeypatch):
+    monkeypatch.setattr(options.loading, "load_auth_from_conf_options", lambda *_: Renewable())
+    store = configured(section(site.url))
+    site.fault("PUT", "/file", status=401)
+    with pytest.raises(exceptions.StorageWriteDenied):
+        add(store)
+    assert len(site.asked("PUT")) == 1
+    # Anything else may be asked again.
+    site.fault("POST", status=401)
+    add(store)
 
 
 def test_what_a_broken_upload_left_is_replaced(store, site):

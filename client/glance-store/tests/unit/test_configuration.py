@@ -134,8 +134,12 @@ def test_a_site_of_another_authority_is_not_believed(configured, secure_site):
     assert secure_site.requests == []
 
 
-def test_a_token_is_sent(configured, site):
+CREDENTIALS = "auth_type = admin_token\ntoken = secret\nendpoint = http://unused"
+
+
+@pytest.mark.parametrize("options", [CREDENTIALS, f"auth_section = user\n[user]\n{CREDENTIALS}"])
+def test_a_token_is_sent(configured, site, options):
     site.add(OBJECT, b"data")
     site.token = "secret"
-    store = configured(section(site.url, options="auth_type = admin_token\ntoken = secret\nendpoint = http://unused"))
+    store = configured(section(site.url, options=options))
     assert store.get_size(at(store, OBJECT)) == 4

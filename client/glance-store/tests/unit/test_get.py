@@ -115,6 +115,18 @@ def test_all_is_no_answer_to_a_request_for_a_part(store, site, location):
         store.get(location, offset=10)
 
 
+def test_bytes_that_were_not_asked_for_are_not_handed_on(store, site, location):
+    site.fault("GET", "/file", headers={"Content-Length": "14"}, more=b"more")
+    assert read(store, location, offset=10, chunk_size=10) == DATA[10:20]
+
+
+def test_answers_without_data_are_limited(store, site, location):
+    for _ in range(4):
+        site.fault("GET", "/file", headers={"Content-Length": "0"}, cut_after=0)
+    with pytest.raises(Unavailable):
+        store.get(location, offset=10)
+
+
 def test_an_object_that_is_not_there_is_not_found_before_iterating(store):
     with pytest.raises(exceptions.NotFound):
         store.get(at(store, str(uuid.uuid4())))

@@ -14,8 +14,8 @@ use order::{Direction, Order, SortKey};
 use super::request::{Call, encode, parse_id};
 use super::{ApiError, ApiResult, Body, document, json};
 use crate::auth::Identity;
-use crate::auth::policy;
-use crate::catalogue::{Image, Visibility};
+use crate::auth::policy::{self, Action};
+use crate::catalogue::{Image, MemberStatus, Visibility};
 
 const LIMIT_DEFAULT: usize = 25;
 const LIMIT_MAX: usize = 1000;
@@ -24,6 +24,9 @@ const FILTERS_MAX: usize = 64;
 
 pub(super) fn list(call: &Call) -> ApiResult<Response<Body>> {
     super::route::expect_no_body(call)?;
+    if !policy::may_operate(&call.identity, Action::GetImages) {
+        return Err(ApiError::denied(Action::GetImages));
+    }
     let query = Query::parse(&call.query)?;
     let mut images = call.api.catalogue.images();
     if !query.order.is_default() {
@@ -47,19 +50,19 @@ pub(super) fn list(call: &Call) -> ApiResult<Response<Body>> {
         .take(query.limit)
         .collect();
     let mut answer = json!({
-        "images": page.iter().map(|image| document::image(image)).collect::<Vec<_>>(),
-        "first": link(&call.query, None),
+        "images": page.iter().map(|image| document::image(&call.api, image)).collect::<Vec<_>>(),
+        "first": link("/v2/images", &call.query, None),
         "schema": "/v2/schemas/images",
     });
     // A full page may be the last: the next is empty then.
     if let Some(last) = page.last().filter(|_| page.len() == query.limit) {
-        answer["next"] = link(&call.query, Some(&last.id.to_string())).into();
+        answer["next"] = link("/v2/images", &call.query, Some(&last.id.to_string())).into();
     }
     Ok(json(StatusCode::OK, &answer))
 }
 
-/// The request's own query, with another marker.
-fn link(query: &[(String, String)], marker: Option<&str>) -> String {
+/// The request's own path and query, with another marker.
+pub(super) fn link(path: &str, query: &[(String, String)], marker: Option<&str>) -> String {
     let pairs: Vec<String> = query
         .iter()
         .filter(|(key, _)| key != "marker")
@@ -68,9 +71,9 @@ fn link(query: &[(String, String)], marker: Option<&str>) -> String {
         .map(|(key, value)| format!("{}={}", encode(key), encode(value)))
         .collect();
     if pairs.is_empty() {
-        "/v2/images".into()
+        path.into()
     } else {
-        format!("/v2/images?{}", pairs.join("&"))
+        format!("{path}?{}", pairs.join("&"))
     }
 }
 
@@ -81,6 +84,8 @@ struct Query {
     order: Order,
     filters: Vec<Filter>,
     visibility: Option<Wanted>,
+    /// What the caller's project must have decided about what is shared with it; none if that does not matter.
+    member_status: Option<MemberStatus>,
     hidden: bool,
 }
 
@@ -98,6 +103,7 @@ impl Query {
             order: Order::default(),
             filters: Vec::new(),
             visibility: None,
+            member_status: Some(MemberStatus::Accepted),
             hidden: false,
         };
         let (mut sort, mut keys, mut directions) = (None, Vec::new(), Vec::new());
@@ -125,9 +131,11 @@ impl Query {
                     });
                 }
                 "member_status" => {
-                    if !["pending", "accepted", "rejected", "all"].contains(&value.as_str()) {
+                    let status = MemberStatus::parse(value);
+                    if status.is_none() && value != "all" {
                         return Err(ApiError::bad_request(format!("Invalid status: {value}")));
                     }
+                    query.member_status = status;
                 }
                 "os_hidden" => query.hidden = parse_flag(key, value)?,
                 "changes-since" => {
@@ -148,14 +156,16 @@ impl Query {
     }
 
     fn selects(&self, who: &Identity, image: &Image) -> bool {
-        let visible = match self.visibility {
-            None => policy::lists(who, image),
-            Some(Wanted::All) => policy::sees(who, image),
-            Some(Wanted::One(visibility)) => {
-                image.visibility == visibility && policy::sees(who, image)
-            }
+        let wanted = match self.visibility {
+            None => policy::listed(who, image),
+            Some(Wanted::All) => true,
+            Some(Wanted::One(visibility)) => image.visibility == visibility,
         };
-        visible && image.hidden == self.hidden && self.filters.iter().all(|f| f.selects(image))
+        wanted
+            && image.hidden == self.hidden
+            && self.filters.iter().all(|f| f.selects(image))
+            && policy::sees(who, image)
+            && policy::decided(who, image, self.member_status)
     }
 }
 
@@ -173,9 +183,9 @@ mod tests {
         ]
         .map(|(k, v)| (k.to_owned(), v.to_owned()));
         assert_eq!(
-            link(&query, Some("n")),
+            link("/v2/images", &query, Some("n")),
             "/v2/images?tag=a&tag=b&sort=name%3Aasc&marker=n"
         );
-        assert_eq!(link(&[], None), "/v2/images");
+        assert_eq!(link("/v2/images", &[], None), "/v2/images");
     }
 }

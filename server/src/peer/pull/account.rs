@@ -1,6 +1,6 @@
 //! The figures of a pull, for its receipt.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -9,6 +9,9 @@ use vitrail_proto::fetch::bound::{Class, lower_bound};
 
 use super::interest::PullHandle;
 use crate::peer::receipt::{PeerBytes, Receipt};
+
+/// Bytes on the wire from which on a site's rate is believed: less is over before the path is full.
+const SEEN_MIN: u64 = 4 * 1024 * 1024;
 
 /// What a pull has cost so far.
 pub(super) struct Account {
@@ -22,6 +25,8 @@ pub(super) struct Account {
     local_bytes: u64,
     missing_bytes: u64,
     peers: HashMap<u64, (String, PeerBytes)>,
+    /// Rates that were known before the pull, in bytes per second on the wire.
+    known: HashMap<u64, f64>,
 }
 
 impl Account {
@@ -41,7 +46,24 @@ impl Account {
             local_bytes,
             missing_bytes,
             peers: HashMap::new(),
+            known: HashMap::new(),
         }
+    }
+
+    /// A site's rate in earlier pulls.
+    pub(super) fn know_rate(&mut self, peer: u64, rate: Option<f64>) {
+        self.known.extend(rate.map(|rate| (peer, rate)));
+    }
+
+    /// Rates that sites were seen to deliver at, in bytes per second on the wire, but for those of whom there was little.
+    pub(super) fn seen_rates(&self, pull: &Pull) -> Vec<(u64, f64)> {
+        let seen = self.peers.iter().filter_map(|(peer, (_, bytes))| {
+            // The planner's rates are of uncompressed bytes.
+            let ratio = bytes.wire as f64 / bytes.raw.max(1) as f64;
+            let rate = pull.rate(*peer).filter(|_| bytes.wire >= SEEN_MIN)?;
+            Some((*peer, rate * ratio))
+        });
+        seen.collect()
     }
 
     /// A frame of `wire` bytes has come from a site, with `raw` bytes of chunks in it.
@@ -63,16 +85,10 @@ impl Account {
     ) -> Receipt {
         let manifest = &handle.manifest;
         let wire: u64 = self.peers.values().map(|(_, bytes)| bytes.wire).sum();
-        // Rates are of uncompressed bytes; the bound is in bytes of the wire.
-        let rates: Vec<(u64, f64)> = self
-            .peers
-            .iter()
-            .filter(|(_, (_, bytes))| bytes.raw > 0)
-            .filter_map(|(peer, (_, bytes))| {
-                let rate = pull.rate(*peer)?;
-                Some((*peer, rate * bytes.wire as f64 / bytes.raw as f64))
-            })
-            .collect();
+        // As they were before the pull, or the pull would be measured against itself; new sites have no other.
+        let mut rates: BTreeMap<u64, f64> = self.seen_rates(pull).into_iter().collect();
+        rates.extend(&self.known);
+        let rates: Vec<(u64, f64)> = rates.into_iter().collect();
         let all = Class {
             holders: (0..rates.len()).collect(),
             bytes: wire,

@@ -130,9 +130,10 @@ impl Task {
         let committed = committed(stored).await;
         let result = driven.and(committed);
         let receipt = account.receipt(&handle, &pull, &result);
+        peers.pulls.learn(account.seen_rates(&pull));
         if result.is_ok() {
             peers.metrics.pull(receipt.seconds, receipt.bound_seconds);
-            peers.holding_changed(handle.manifest_id).await;
+            peers.copy_arrived(handle.manifest_id).await;
         }
         peers.receipts.add(receipt);
         peers.pulls.remove(&handle);
@@ -168,6 +169,9 @@ impl Task {
                 }
                 () = tokio::time::sleep(sleep) => {
                     let now = self.now();
+                    if !self.can_store() {
+                        self.pull.excuse(now);
+                    }
                     self.pull.handle_timeout(now);
                 }
             }
@@ -186,9 +190,11 @@ impl Task {
                     peer,
                     request,
                     chunks,
+                    first,
                 } => {
                     let session = self.holders.get_mut(peer);
-                    (peer, session.map(|session| session.get(request, chunks)))
+                    let sent = session.map(|session| session.get(request, chunks, first));
+                    (peer, sent)
                 }
                 Output::Cancel { peer, request } => {
                     let session = self.holders.get_mut(peer);
@@ -230,9 +236,12 @@ impl Task {
         let Opened { holder, session } = opened;
         match session {
             Ok(session) => {
+                let rate = self.peers.pulls.rate(holder.number);
+                self.account.know_rate(holder.number, rate);
                 let info = PeerInfo {
                     distance: holder.distance,
                     rtt: session.link.rtt(),
+                    rate,
                 };
                 // Believed until its own word comes, which saves a round trip.
                 let have = if holder.complete {
