@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::mesh::{Mesh, receipts, wait, wait_for_image, wire_bytes};
+use crate::mesh::{Mesh, receipts, received, wait, wait_for_image, wire_bytes};
 use crate::site::{Client, noise};
 
 const MB: usize = 1_000_000;
@@ -79,13 +79,7 @@ fn a_range_is_fetched_without_the_rest() {
         .send()
         .expect(206);
     assert!(answer.body == image[30 * MB..30 * MB + 100_000]);
-    let received = b.operator("GET", "/metrics").send().expect(200).text();
-    let received: f64 = received
-        .lines()
-        .find_map(|line| line.strip_prefix("vitrail_peer_rx_bytes_total{peer=\"paris\"} "))
-        .unwrap()
-        .parse()
-        .unwrap();
+    let received = received(b, "paris");
     assert!(received < 25e6, "{received} bytes for a range of 100 kB");
 }
 
