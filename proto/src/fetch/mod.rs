@@ -294,8 +294,11 @@ impl Pull {
             .iter_mut()
             .filter_map(|(&peer, state)| state.check_stall(now).then_some(peer))
             .collect();
-        for peer in stalled {
-            self.take_from_stalled(peer);
+        // Without anybody else it is waited for: what it has begun may yet come.
+        if self.peers.values().any(|state| !state.stalled) {
+            for peer in stalled {
+                self.take_from_stalled(peer);
+            }
         }
         self.fill(now);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -25,8 +25,6 @@ use super::{Holder, Peers};
 /// How long the word of who holds a new image may come behind its record: the slowest of 1,000 simulated sites
 /// heard it after 3.9 s.
 const HOLDER_PATIENCE: Duration = Duration::from_secs(5);
-/// How often that is looked at.
-const HOLDER_POLL: Duration = Duration::from_millis(25);
 /// A holder that has not begun to answer for so long gets company.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long those who were asked have to begin.
@@ -43,6 +41,8 @@ const AHEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 const AHEAD_QUEUE_MAX: usize = 64;
 /// What all sites together may cost a holder in bytes per second, since they hear of an image at about the same time.
 const AHEAD_RATE: f64 = 1e6;
+/// What a holder can give at once: 100 kB in all.
+const SPREAD_MIN: Duration = Duration::from_millis(100);
 /// Bytes of image for each byte of its manifest, about: 64 KiB chunks, each named in 40 bytes.
 const IMAGE_TO_MANIFEST: u64 = 64 * 1024 / 40;
 
@@ -229,7 +229,9 @@ impl Peers {
                 let sites = self.gossip.sites().len() as f64;
                 let len = size.div_ceil(IMAGE_TO_MANIFEST) as f64;
                 let spread = Duration::from_secs_f64(sites * len / AHEAD_RATE);
-                tokio::time::sleep(spread.mul_f64(rand::random())).await;
+                if spread > SPREAD_MIN {
+                    tokio::time::sleep(spread.mul_f64(rand::random())).await;
+                }
                 self.fetch_manifest_ahead(id).await;
             }
         };
@@ -348,9 +350,14 @@ impl Peers {
     /// Waits until somebody holds a manifest. The record of a new image may come before the word of who holds it, so that is waited for
     /// a while.
     async fn wait_for_holders(&self, id: ManifestId) {
-        let deadline = Instant::now() + HOLDER_PATIENCE;
-        while self.holders(id).is_empty() && Instant::now() < deadline {
-            tokio::time::sleep(HOLDER_POLL).await;
+        let deadline = tokio::time::Instant::now() + HOLDER_PATIENCE;
+        loop {
+            let changed = self.gossip.holdings_changed();
+            if !self.holders(id).is_empty()
+                || tokio::time::timeout_at(deadline, changed).await.is_err()
+            {
+                return;
+            }
         }
     }
 }
@@ -391,5 +398,42 @@ impl Answer {
         checked
             .unwrap_or(Err(MessageError::Unexpected("checking it failed here")))
             .map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_make_room() {
+        let mut kept = Kept::default();
+        let id = |number: u8| ManifestId::of(&[number]);
+        for number in 0..5 {
+            kept.add(id(number), vec![number; AHEAD_BYTES_MAX / 4].into());
+        }
+        assert_eq!(kept.take(id(0)), None);
+        assert_eq!(kept.take(id(1)), Some(vec![1; AHEAD_BYTES_MAX / 4].into()));
+        assert_eq!(kept.take(id(1)), None, "taken before");
+        // There is room for another now.
+        kept.add(id(5), vec![5; AHEAD_BYTES_MAX / 4].into());
+        assert!([2, 3, 4, 5].map(|number| kept.take(id(number)).is_some()) == [true; 4]);
+        assert_eq!(kept.len, 0);
+    }
+
+    #[tokio::test]
+    async fn work_is_done_once_and_all_hear_of_it() {
+        let flights = Flights::default();
+        let id = ManifestId::of(b"m");
+        let (first, teller) = flights.join_or_begin(id);
+        let (second, none) = flights.join_or_begin(id);
+        assert!(none.is_none());
+        flights.end(id, &teller.unwrap(), Ok(7));
+        assert_eq!(outcome(first).await, Ok(7));
+        assert_eq!(outcome(second).await, Ok(7));
+        // It is over: the next begins anew, and one that is given up is heard of too.
+        let (third, teller) = flights.join_or_begin(id);
+        drop(teller.unwrap());
+        outcome(third).await.unwrap_err();
     }
 }

@@ -228,10 +228,12 @@ impl Driver {
         match event {
             Event::SiteUp(site) => {
                 tracing::info!(site = name(site), "site is up");
+                self.peers.gossip.holdings.notify_waiters();
                 self.peers.retry_repairs();
             }
             Event::SiteDown(site) => tracing::warn!(site = name(site), "site is down"),
-            Event::SiteChanged(_) | Event::HoldingChanged(..) => {}
+            Event::HoldingChanged(..) => self.peers.gossip.holdings.notify_waiters(),
+            Event::SiteChanged(_) => {}
             Event::RecordMerged(id, merge) => {
                 if matches!(merge, Merge::TookTheirs | Merge::KeptOurs) {
                     tracing::warn!(

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vitrail_chunkstore::Store;
@@ -46,6 +47,7 @@ pub(super) struct Gossip {
     receiver: Mutex<Option<mpsc::Receiver<Input>>>,
     next_connection: AtomicU64,
     epoch: Instant,
+    holdings: Notify,
 }
 
 enum Input {
@@ -104,11 +106,17 @@ impl Gossip {
             receiver: Mutex::new(Some(receiver)),
             next_connection: AtomicU64::new(0),
             epoch,
+            holdings: Notify::new(),
         })
     }
 
     pub(super) fn is_neighbour(&self, site: u64) -> bool {
         self.core.lock().neighbours().any(|number| number == site)
+    }
+
+    /// Ends when what some site holds, or whether it is up, has changed since this was called.
+    pub(super) fn holdings_changed(&self) -> Notified<'_> {
+        self.holdings.notified()
     }
 
     /// Whether a site is up, as far as this one knows.

@@ -139,9 +139,10 @@ impl Holders {
         self.sessions.get_mut(&peer)
     }
 
-    /// Whether nobody can be asked now.
+    /// Whether nobody can be asked now, and nobody is being reached. A holder whose streams are all in use by other pulls
+    /// is being reached.
     pub(super) fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.sessions.is_empty() && self.being_opened.is_empty()
     }
 
     /// Ends a holder's streams. Its name, if it had any.
