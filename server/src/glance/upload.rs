@@ -21,7 +21,7 @@ use vitrail_proto::record::Value;
 
 use super::import::{self, Asker};
 use super::intake::{self, Inspection, LOOK_INTERVAL, Source, Taken};
-use super::quota::Quota;
+use super::quota::{self, Quota};
 use super::request::Call;
 use super::{Api, ApiError, ApiResult, Body, blocking, empty, stores};
 use crate::auth::policy::Action;
@@ -52,6 +52,14 @@ impl Purpose {
         match self {
             Self::Activate => Status::Saving,
             Self::Stage => Status::Uploading,
+        }
+    }
+
+    /// What the quota of its project counts them as.
+    fn bytes(self) -> quota::Bytes {
+        match self {
+            Self::Activate => quota::Bytes::Data,
+            Self::Stage => quota::Bytes::Staged,
         }
     }
 
@@ -132,7 +140,7 @@ async fn begin(call: &mut Call, id: &str, purpose: Purpose) -> ApiResult<Upload>
             }
             if let Some(quota) = Quota::of_image(&begun, image) {
                 quota.check_new_upload(image)?;
-                quota.check_size(image, expected_size.unwrap_or(0))?;
+                quota.check_size(image, purpose.bytes(), expected_size.unwrap_or(0))?;
             }
             let mut changes = Changes::new();
             let site = begun.catalogue.site().to_owned();
@@ -273,7 +281,7 @@ impl Upload {
             Purpose::Activate => Inspection::Now(self.image.clone()),
             Purpose::Stage => Inspection::Later,
         };
-        let (api, id, status) = (self.api.clone(), self.image.id, self.purpose.status());
+        let (api, id, purpose) = (self.api.clone(), self.image.id, self.purpose);
         let room = &mut self.room;
         let mut looked_at = 0;
         intake::take(&api, &mut client, inspection, |received| {
@@ -281,9 +289,9 @@ impl Upload {
             if received - looked_at > LOOK_INTERVAL {
                 looked_at = received;
                 let image = api.catalogue.get(id);
-                let image = image.filter(|image| image.status == status);
+                let image = image.filter(|image| image.status == purpose.status());
                 let image = image.ok_or_else(|| gone(id))?;
-                Quota::check(&api, &image, received)?;
+                Quota::check(&api, &image, purpose.bytes(), received)?;
             }
             Ok(())
         })
@@ -300,7 +308,7 @@ impl Upload {
                 return Err(gone(id));
             }
             // Others may have used the room meanwhile.
-            Quota::check(&api, image, named.size)?;
+            Quota::check(&api, image, purpose.bytes(), named.size)?;
             let mut changes = Changes::new();
             changes.set_text(field::SAVING_AT, None);
             match purpose {
