@@ -247,6 +247,146 @@ fn a_lone_mute_peer_is_dropped_with_its_figure() {
     assert_eq!(outcome.dropped, [0]);
 }
 
+fn info(distance: u8, rate: Option<f64>) -> PeerInfo {
+    PeerInfo {
+        distance,
+        rtt: Duration::from_millis(40),
+        rate,
+    }
+}
+
+/// Peers and what they are asked for, in order.
+fn requests(pull: &mut Pull) -> Vec<(Peer, u32, Runs, bool)> {
+    std::iter::from_fn(|| pull.poll())
+        .filter_map(|output| match output {
+            Output::Request {
+                peer,
+                request,
+                chunks,
+                first,
+            } => Some((peer, request, chunks, first)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn the_chunk_at_which_a_client_waits_is_asked_for_by_itself() {
+    let mut pull = Pull::new(wanted(100), 7);
+    pull.set_positions([43], Duration::ZERO);
+    pull.add_peer(1, info(0, None), Have::All, Duration::ZERO);
+    let asked = requests(&mut pull);
+    // 44 is the first chunk from 43 on; its block has 32 to 46.
+    assert_eq!(asked[0].2, Runs::of([44]));
+    assert!(asked[0].3);
+    let rest = [32, 34, 36, 38, 40, 42, 46];
+    assert_eq!(asked[1].2, Runs::of(rest));
+    assert!(asked[1..].iter().all(|(.., first)| !first));
+}
+
+#[test]
+fn holders_of_different_parts_of_a_block_bring_it_together() {
+    let part = |rest| {
+        let mut link = link(10.0 * MB);
+        link.have = Have::Part(Runs::of((0..400).filter(|i| i / 2 % 2 == rest)));
+        link
+    };
+    let outcome = run(wanted(200), &[part(0), part(1)], &[], 8);
+    assert!(outcome.complete);
+    assert_eq!(outcome.bytes, 200 * 65536);
+}
+
+#[test]
+fn a_farther_holder_is_asked_for_what_nearer_ones_lack() {
+    let mut pull = Pull::new(wanted(8), 9);
+    let near = Have::Part(Runs::of([0, 2, 4]));
+    pull.add_peer(1, info(0, Some(100.0 * MB)), near, Duration::ZERO);
+    pull.add_peer(2, info(1, None), Have::All, Duration::ZERO);
+    let far = requests(&mut pull).into_iter().filter(|asked| asked.0 == 2);
+    let far: Vec<u32> = far
+        .flat_map(|(_, _, chunks, _)| chunks.iter().collect::<Vec<_>>())
+        .collect();
+    assert_eq!(far, [6, 8, 10, 12, 14]);
+}
+
+#[test]
+fn what_a_holder_says_of_a_request_that_was_taken_back_does_not_count() {
+    let mut pull = Pull::new(wanted(8), 10);
+    pull.add_peer(1, info(0, None), Have::All, Duration::ZERO);
+    let (_, request, chunks, _) = requests(&mut pull).remove(0);
+    // Nothing comes, and another is there that has nothing to do.
+    pull.add_peer(2, info(0, None), Have::All, Duration::ZERO);
+    let late = Duration::from_secs(3);
+    pull.handle_timeout(late);
+    let again = requests(&mut pull);
+    assert_eq!((again[0].0, &again[0].2), (2, &chunks));
+    pull.handle_done(1, request, &chunks, late);
+    pull.remove_peer(2, late);
+    let again = requests(&mut pull);
+    assert_eq!((again[0].0, &again[0].2), (1, &chunks), "it still has them");
+}
+
+#[test]
+fn a_lone_holder_that_falls_silent_for_a_while_sends_nothing_twice() {
+    let mut pull = Pull::new(wanted(80), 12);
+    pull.add_peer(1, info(0, None), Have::All, Duration::ZERO);
+    let asked = requests(&mut pull);
+    let late = Duration::from_secs(9);
+    pull.handle_timeout(late);
+    assert_eq!(pull.poll(), None, "what it was asked for is left to it");
+    let (_, request, chunks, _) = &asked[0];
+    pull.handle_chunks(1, *request, chunks.iter(), late);
+    for (.., more, _) in requests(&mut pull) {
+        assert!(
+            asked
+                .iter()
+                .all(|(.., old, _)| old.iter().all(|index| !more.contains(index)))
+        );
+    }
+}
+
+#[test]
+fn a_store_that_takes_nothing_is_not_its_peers_fault() {
+    let mut pull = Pull::new(wanted(8), 11);
+    pull.add_peer(1, info(0, None), Have::All, Duration::ZERO);
+    requests(&mut pull);
+    for seconds in 1..60 {
+        let now = Duration::from_secs(seconds);
+        pull.excuse(now);
+        pull.handle_timeout(now);
+    }
+    assert_eq!(pull.poll(), None, "neither taken back nor dropped");
+}
+
+#[test]
+fn who_claims_again_what_it_denied_is_not_asked_for_it_again() {
+    let mut pull = Pull::new(wanted(80), 1);
+    let info = PeerInfo {
+        distance: 0,
+        rtt: Duration::from_millis(40),
+        rate: None,
+    };
+    // Every index that there is, which nobody may count one by one.
+    let everything = Runs::all(u32::MAX);
+    pull.add_peer(0, info, Have::Part(everything.clone()), Duration::ZERO);
+    let (mut asked, mut starved) = (Vec::new(), false);
+    while let Some(output) = pull.poll() {
+        if let Output::Request {
+            chunks, request, ..
+        } = &output
+        {
+            asked.extend(chunks.iter());
+            pull.handle_done(0, *request, &everything, Duration::ZERO);
+            pull.update_have(0, Have::Part(everything.clone()), Duration::ZERO);
+        }
+        starved |= output == Output::Starved;
+    }
+    asked.sort_unstable();
+    let once: Vec<u32> = wanted(80).iter().map(|w| w.index).collect();
+    assert_eq!(asked, once);
+    assert!(starved);
+}
+
 #[test]
 fn an_empty_pull_is_complete() {
     assert_eq!(Pull::new(Vec::new(), 0).poll(), Some(Output::Complete));

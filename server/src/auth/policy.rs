@@ -265,13 +265,17 @@ fn membership(who: &Identity, image: &Image) -> Option<MemberStatus> {
     shared.then_some(member.status)
 }
 
-/// Whether they may know that the image exists.
-pub fn sees(who: &Identity, image: &Image) -> bool {
-    let known = who.is_admin()
+/// Whether an image is there for somebody, whatever their roles.
+fn is_there_for(who: &Identity, image: &Image) -> bool {
+    who.is_admin()
         || owns(who, image)
         || matches!(image.visibility, Visibility::Public | Visibility::Community)
-        || membership(who, image).is_some();
-    known && who.policy.allows(who, Action::GetImage, target(who, image))
+        || membership(who, image).is_some()
+}
+
+/// Whether they may know that the image exists.
+pub fn sees(who: &Identity, image: &Image) -> bool {
+    is_there_for(who, image) && may(who, Action::GetImage, image)
 }
 
 /// Whether an image that they see is in their list when they do not ask for a visibility.
@@ -319,9 +323,31 @@ pub fn may_operate(who: &Identity, action: Action) -> bool {
     who.policy.allows(who, action, nothing(who))
 }
 
-/// Whether they may do this to an image that they see.
+/// Whether they may do this to an image that is there for them.
 pub fn may(who: &Identity, action: Action, image: &Image) -> bool {
     who.policy.allows(who, action, target(who, image))
+}
+
+/// What comes of somebody's wish to do something to an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// They may. Some, like services that fetch locations, may do what they do without seeing the image.
+    Allowed,
+    /// They see the image and may not.
+    Denied,
+    /// It is not there for them.
+    Hidden,
+}
+
+/// Decides.
+pub fn decide(who: &Identity, action: Action, image: &Image) -> Decision {
+    if is_there_for(who, image) && may(who, action, image) {
+        Decision::Allowed
+    } else if sees(who, image) {
+        Decision::Denied
+    } else {
+        Decision::Hidden
+    }
 }
 
 #[cfg(test)]

@@ -117,9 +117,8 @@ fn queued(api: &Api) -> Vec<std::sync::Arc<Image>> {
 
 /// `PUT /v2/cache/{id}`
 pub(super) async fn queue(call: Call, id: &str) -> ApiResult<Response<Body>> {
-    may(&call, Action::CacheImage)?;
     let api = call.api.clone();
-    let image = find(&call, id)?;
+    let image = call.image_for(id, Action::CacheImage)?;
     let manifest = image.manifest().filter(|_| image.status == Status::Active);
     let Some(manifest) = manifest else {
         return Err(ApiError::bad_request(

@@ -28,10 +28,7 @@ pub(super) fn of(api: &Api, image: &Image) -> Vec<Value> {
 /// `GET /v2/images/{id}/locations`
 pub(super) fn list(call: &Call, id: &str) -> ApiResult<Response<Body>> {
     super::route::expect_no_body(call)?;
-    let image = call.image(id)?;
-    if !policy::may_operate(&call.identity, Action::FetchImageLocation) {
-        return Err(ApiError::denied(Action::FetchImageLocation));
-    }
+    let image = call.image_for(id, Action::FetchImageLocation)?;
     Ok(json_answer(StatusCode::OK, &of(&call.api, &image).into()))
 }
 

@@ -2,6 +2,7 @@
 
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
+use vitrail_proto::record::Data;
 
 use super::request::Call;
 use super::route::expect_no_body;
@@ -11,12 +12,23 @@ use crate::config::{QuotaConfig, QuotasConfig};
 
 const MIB: u64 = 1024 * 1024;
 
+/// What bytes are to an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bytes {
+    /// Its own.
+    Data,
+    /// Those that it may import.
+    Staged,
+}
+
 /// What a project has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Usage {
     images: u64,
     /// Bytes of images with data.
     bytes: u64,
+    /// Bytes that wait to be imported.
+    staged: u64,
     /// Images that are on their way to having some.
     uploading: u64,
 }
@@ -30,7 +42,10 @@ impl Usage {
                 && without.is_none_or(|without| without.id != image.id);
             if counts {
                 usage.images += 1;
-                usage.bytes = usage.bytes.saturating_add(image.size().unwrap_or(0));
+                let staged = image.staged.as_ref().map(|staged| &staged.data);
+                let size = |data: Option<&Data>| data.map_or(0, |data| data.size);
+                usage.bytes = usage.bytes.saturating_add(size(image.data.as_ref()));
+                usage.staged = usage.staged.saturating_add(size(staged));
                 usage.uploading += u64::from(matches!(
                     image.status,
                     Status::Saving | Status::Uploading | Status::Importing
@@ -71,8 +86,8 @@ impl<'a> Quota<'a> {
     }
 
     /// Refuses that an image gets more bytes than there is room for, if there is a quota.
-    pub(super) fn check(api: &Api, image: &Image, size: u64) -> ApiResult<()> {
-        Quota::of_image(api, image).map_or(Ok(()), |quota| quota.check_size(image, size))
+    pub(super) fn check(api: &Api, image: &Image, bytes: Bytes, size: u64) -> ApiResult<()> {
+        Quota::of_image(api, image).map_or(Ok(()), |quota| quota.check_size(image, bytes, size))
     }
 
     fn usage(&self, without: Option<&Image>) -> Usage {
@@ -100,13 +115,21 @@ impl<'a> Quota<'a> {
     }
 
     /// Refuses that an image gets more bytes than there is room for.
-    pub(super) fn check_size(&self, image: &Image, size: u64) -> ApiResult<()> {
-        match self.limits.image_size {
-            Some(limit) if self.usage(Some(image)).bytes.saturating_add(size) > limit.0 => {
-                Err(exceeded("image_size_total", limit.0))
-            }
-            _ => Ok(()),
+    pub(super) fn check_size(&self, image: &Image, bytes: Bytes, size: u64) -> ApiResult<()> {
+        let (name, limit) = match bytes {
+            Bytes::Data => ("image_size_total", self.limits.image_size),
+            Bytes::Staged => ("image_stage_total", self.limits.staging_size),
+        };
+        let Some(limit) = limit else { return Ok(()) };
+        let usage = self.usage(Some(image));
+        let used = match bytes {
+            Bytes::Data => usage.bytes,
+            Bytes::Staged => usage.staged,
+        };
+        if used.saturating_add(size) > limit.0 {
+            return Err(exceeded(name, limit.0));
         }
+        Ok(())
     }
 }
 
@@ -136,6 +159,11 @@ pub(super) fn usage(call: &Call) -> ApiResult<Response<Body>> {
             "image_size_total",
             usage.bytes / MIB,
             mib(limits.image_size),
+        );
+        tell(
+            "image_stage_total",
+            usage.staged / MIB,
+            mib(limits.staging_size),
         );
         tell(
             "image_count_uploading",

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{Api, ApiError, ApiResult};
 use crate::auth::Identity;
-use crate::auth::policy::{self, Action};
+use crate::auth::policy::{self, Action, Decision};
 use crate::catalogue::Image;
 
 /// Longest JSON body in bytes. The largest legal image document has 128 properties of 64 KiB, but no client
@@ -81,13 +81,14 @@ impl Call {
             .ok_or_else(|| ApiError::no_image(id))
     }
 
-    /// An image that the caller may see and do this to.
+    /// An image that the caller may do this to.
     pub(super) fn image_for(&self, id: &str, action: Action) -> ApiResult<Arc<Image>> {
-        let image = self.image(id)?;
-        if policy::may(&self.identity, action, &image) {
-            Ok(image)
-        } else {
-            Err(ApiError::denied(action))
+        let image = parse_id(id).and_then(|id| self.api.catalogue.get(id));
+        let image = image.ok_or_else(|| ApiError::no_image(id))?;
+        match policy::decide(&self.identity, action, &image) {
+            Decision::Allowed => Ok(image),
+            Decision::Denied => Err(ApiError::denied(action)),
+            Decision::Hidden => Err(ApiError::no_image(id)),
         }
     }
 }

@@ -21,7 +21,7 @@ use vitrail_proto::record::Value;
 
 use super::import::{self, Asker};
 use super::intake::{self, Inspection, LOOK_INTERVAL, Source, Taken};
-use super::quota::Quota;
+use super::quota::{self, Quota};
 use super::request::Call;
 use super::{Api, ApiError, ApiResult, Body, blocking, empty, stores};
 use crate::auth::policy::Action;
@@ -30,6 +30,8 @@ use crate::config::ImportMethod;
 
 static IMAGE_SIZE: HeaderName = HeaderName::from_static("x-openstack-image-size");
 
+/// Bytes per second below which a client's body is too slow: it would keep others from uploading.
+const RATE_MIN: u64 = 1024;
 /// What is read of a refused upload, so that a client that only then looks for the answer finds it: bytes
 /// and time.
 const DRAIN_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
@@ -50,6 +52,14 @@ impl Purpose {
         match self {
             Self::Activate => Status::Saving,
             Self::Stage => Status::Uploading,
+        }
+    }
+
+    /// What the quota of its project counts them as.
+    fn bytes(self) -> quota::Bytes {
+        match self {
+            Self::Activate => quota::Bytes::Data,
+            Self::Stage => quota::Bytes::Staged,
         }
     }
 
@@ -130,7 +140,7 @@ async fn begin(call: &mut Call, id: &str, purpose: Purpose) -> ApiResult<Upload>
             }
             if let Some(quota) = Quota::of_image(&begun, image) {
                 quota.check_new_upload(image)?;
-                quota.check_size(image, expected_size.unwrap_or(0))?;
+                quota.check_size(image, purpose.bytes(), expected_size.unwrap_or(0))?;
             }
             let mut changes = Changes::new();
             let site = begun.catalogue.site().to_owned();
@@ -263,7 +273,7 @@ impl Upload {
     async fn receive(&mut self, body: &mut Incoming) -> ApiResult<Taken> {
         let mut client = Client {
             body,
-            idle: Duration::from_secs(self.api.config.api.idle_timeout_s),
+            patience: Patience::new(self.api.config.api.idle_timeout_s),
             received: 0,
             expected: self.expected_size,
         };
@@ -271,7 +281,7 @@ impl Upload {
             Purpose::Activate => Inspection::Now(self.image.clone()),
             Purpose::Stage => Inspection::Later,
         };
-        let (api, id, status) = (self.api.clone(), self.image.id, self.purpose.status());
+        let (api, id, purpose) = (self.api.clone(), self.image.id, self.purpose);
         let room = &mut self.room;
         let mut looked_at = 0;
         intake::take(&api, &mut client, inspection, |received| {
@@ -279,9 +289,9 @@ impl Upload {
             if received - looked_at > LOOK_INTERVAL {
                 looked_at = received;
                 let image = api.catalogue.get(id);
-                let image = image.filter(|image| image.status == status);
+                let image = image.filter(|image| image.status == purpose.status());
                 let image = image.ok_or_else(|| gone(id))?;
-                Quota::check(&api, &image, received)?;
+                Quota::check(&api, &image, purpose.bytes(), received)?;
             }
             Ok(())
         })
@@ -298,7 +308,7 @@ impl Upload {
                 return Err(gone(id));
             }
             // Others may have used the room meanwhile.
-            Quota::check(&api, image, named.size)?;
+            Quota::check(&api, image, purpose.bytes(), named.size)?;
             let mut changes = Changes::new();
             changes.set_text(field::SAVING_AT, None);
             match purpose {
@@ -361,7 +371,7 @@ impl Upload {
 /// The body of a client's request.
 struct Client<'a> {
     body: &'a mut Incoming,
-    idle: Duration,
+    patience: Patience,
     received: u64,
     /// Bytes that it announced.
     expected: Option<u64>,
@@ -370,14 +380,7 @@ struct Client<'a> {
 impl Source for Client<'_> {
     async fn next(&mut self) -> ApiResult<Option<Bytes>> {
         loop {
-            let frame = tokio::time::timeout(self.idle, self.body.frame())
-                .await
-                .map_err(|_| {
-                    ApiError::bad_request(format!(
-                        "The upload stopped: no byte came for {} seconds.",
-                        self.idle.as_secs()
-                    ))
-                })?;
+            let frame = self.patience.wait_for(self.body.frame()).await?;
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|error| {
                 ApiError::bad_request(format!(
@@ -389,6 +392,7 @@ impl Source for Client<'_> {
                 continue;
             };
             self.received += data.len() as u64;
+            self.patience.feed(data.len() as u64);
             let received = self.received;
             if let Some(expected) = self.expected.filter(|&expected| received > expected) {
                 return Err(ApiError::bad_request(format!(
@@ -403,6 +407,46 @@ impl Source for Client<'_> {
                 "Size is short: expected {expected} bytes, got {received} bytes"
             ))),
             None => Ok(None),
+        }
+    }
+}
+
+/// How long a client is waited for: time in which it is held back does not count.
+struct Patience {
+    idle_s: u64,
+    /// Waited since the client last kept to the rate, and bytes that came in that time.
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Patience {
+    fn new(idle_s: u64) -> Self {
+        Self {
+            idle_s,
+            waited: Duration::ZERO,
+            bytes: 0,
+        }
+    }
+
+    /// Waits for more of the body. Fails if less than [`RATE_MIN`] came over all of the idle time.
+    async fn wait_for<T>(&mut self, more: impl Future<Output = T>) -> ApiResult<T> {
+        let left = Duration::from_secs(self.idle_s).saturating_sub(self.waited);
+        let begun = tokio::time::Instant::now();
+        let more = tokio::time::timeout(left, more).await.map_err(|_| {
+            ApiError::bad_request(format!(
+                "The upload is too slow: {} bytes came in {} seconds.",
+                self.bytes, self.idle_s
+            ))
+        })?;
+        self.waited += begun.elapsed();
+        Ok(more)
+    }
+
+    /// This many bytes have come.
+    fn feed(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        if self.bytes >= RATE_MIN * self.idle_s {
+            (self.waited, self.bytes) = (Duration::ZERO, 0);
         }
     }
 }

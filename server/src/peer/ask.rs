@@ -260,7 +260,7 @@ impl Peers {
                 .ok_or("writing failed")?
                 .map_err(|error| error.to_string())?;
         }
-        let manifest = self.ensure_manifest(data.manifest, &lease).await?;
+        let manifest = self.manifest_of(id, &data, &lease).await?;
         let _first = follow.total_bytes.set(manifest.data_size());
         match self.pull(data.manifest, Some(id), true, None).await? {
             Some(interest) => {

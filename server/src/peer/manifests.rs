@@ -1,8 +1,8 @@
 //! Manifests from other sites: fetched once for any number of readers, and those of new images before anybody reads.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -10,9 +10,11 @@ use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use quinn::RecvStream;
 use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 use vitrail_chunkstore::Lease;
 use vitrail_proto::id::ManifestId;
 use vitrail_proto::manifest::{MANIFEST_LEN_MAX, Manifest};
+use vitrail_proto::record::{DATA, Data};
 use vitrail_proto::wire::{FetchReply, FetchRequest, StreamKind};
 
 use super::links::Link;
@@ -23,16 +25,13 @@ use super::{Holder, Peers};
 /// How long the word of who holds a new image may come behind its record: the slowest of 1,000 simulated sites
 /// heard it after 3.9 s.
 const HOLDER_PATIENCE: Duration = Duration::from_secs(5);
-/// How often that is looked at.
-const HOLDER_POLL: Duration = Duration::from_millis(25);
 /// A holder that has not begun to answer for so long gets company.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long those who were asked have to begin.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a manifest may take: this, and longer by its length at [`RATE_MIN`].
-const BODY_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bytes per second below which a holder is too slow to be waited for.
-const RATE_MIN: u64 = 16 * 1024;
+/// A holder that sends less than this in [`STEADY_TIME`] is too slow to be waited for.
+const STEADY_LEN: usize = 64 * 1024;
+const STEADY_TIME: Duration = Duration::from_secs(5);
 
 /// Length of the longest manifest that is fetched ahead: about 6 GiB of image.
 const AHEAD_LEN_MAX: u64 = 4 * 1024 * 1024;
@@ -42,6 +41,8 @@ const AHEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 const AHEAD_QUEUE_MAX: usize = 64;
 /// What all sites together may cost a holder in bytes per second, since they hear of an image at about the same time.
 const AHEAD_RATE: f64 = 1e6;
+/// What a holder can give at once: 100 kB in all.
+const SPREAD_MIN: Duration = Duration::from_millis(100);
 /// Bytes of image for each byte of its manifest, about: 64 KiB chunks, each named in 40 bytes.
 const IMAGE_TO_MANIFEST: u64 = 64 * 1024 / 40;
 
@@ -146,8 +147,31 @@ async fn outcome<T: Clone>(mut flight: Outcome<T>) -> Result<T, String> {
 }
 
 impl Peers {
+    /// The manifest of an image, which is in the store then, from another site if need be; the lease keeps it. One
+    /// that does not fit what the record says of the bytes is refused.
+    pub async fn manifest_of(
+        self: &Arc<Self>,
+        image: Uuid,
+        data: &Data,
+        lease: &Lease,
+    ) -> Result<Arc<Manifest>, String> {
+        let manifest = self.ensure_manifest(data.manifest, lease).await?;
+        let says = (data.size, &data.md5, &data.sha512);
+        if says == (manifest.size(), manifest.md5(), manifest.sha512()) {
+            return Ok(manifest);
+        }
+        let catalogue = self.catalogue.clone();
+        let record = blocking(move || catalogue.record(image)).await;
+        let record = record.and_then(Result::ok).flatten();
+        let writer = record.and_then(|record| Some(record.stamp(DATA)?.site()));
+        let writer = writer.map_or_else(String::new, |site| self.gossip.name_of(site));
+        Err(format!(
+            "the record, written by site {writer}, says other size and hashes than the manifest that it names"
+        ))
+    }
+
     /// Makes sure that the manifest is in the store, from another site if need be. The lease keeps it.
-    pub async fn ensure_manifest(
+    pub(super) async fn ensure_manifest(
         self: &Arc<Self>,
         id: ManifestId,
         lease: &Lease,
@@ -205,7 +229,9 @@ impl Peers {
                 let sites = self.gossip.sites().len() as f64;
                 let len = size.div_ceil(IMAGE_TO_MANIFEST) as f64;
                 let spread = Duration::from_secs_f64(sites * len / AHEAD_RATE);
-                tokio::time::sleep(spread.mul_f64(rand::random())).await;
+                if spread > SPREAD_MIN {
+                    tokio::time::sleep(spread.mul_f64(rand::random())).await;
+                }
                 self.fetch_manifest_ahead(id).await;
             }
         };
@@ -234,18 +260,28 @@ impl Peers {
     /// The bytes of a manifest, verified against its id, from the first holder that has them.
     async fn fetch_manifest(&self, id: ManifestId, len_max: u64) -> Result<Bytes, String> {
         let mut reasons = Vec::new();
-        let mut holders = self.wait_for_holders(id).await.into_iter().peekable();
+        self.wait_for_holders(id).await;
         let mut asked = FuturesUnordered::new();
+        // Who was asked, and whether it is still waited for.
+        let mut waiting: BTreeMap<String, bool> = BTreeMap::new();
+        // Looked up each time, since it may be news that keeps a holder from being asked, or a lie.
+        let next = |waiting: &mut BTreeMap<String, bool>| {
+            let mut holders = self.holders(id).into_iter();
+            let holder = holders.find(|holder| !waiting.contains_key(&holder.name))?;
+            waiting.insert(holder.name.clone(), true);
+            Some(self.ask_manifest(holder, id, len_max))
+        };
         let mut deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
         loop {
             if asked.is_empty() {
-                match holders.next() {
-                    Some(holder) => asked.push(self.ask_manifest(holder, id, len_max)),
+                match next(&mut waiting) {
+                    Some(ask) => asked.push(ask),
                     None => break,
                 }
             }
             tokio::select! {
                 Some((holder, answer)) = asked.next() => {
+                    waiting.insert(holder.clone(), false);
                     let bytes = match answer {
                         Ok(answer) => answer.read(id).await,
                         Err(error) => Err(error),
@@ -253,19 +289,23 @@ impl Peers {
                     match bytes {
                         Ok(Some(bytes)) => return Ok(bytes),
                         Ok(None) => reasons.push(format!("{holder}: it does not have it")),
-                        Err(reason) => reasons.push(format!("{holder}: {reason}")),
+                        Err(error) => {
+                            tracing::warn!(peer = holder, %error, "no manifest from this holder");
+                            if !matches!(error, MessageError::Lost(_)) {
+                                self.metrics.peer_fault(&holder);
+                            }
+                            reasons.push(format!("{holder}: {error}"));
+                        }
                     }
                     deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
                 }
-                () = tokio::time::sleep(ANSWER_PATIENCE), if holders.peek().is_some() => {
-                    if let Some(holder) = holders.next() {
-                        asked.push(self.ask_manifest(holder, id, len_max));
-                    }
-                }
                 () = tokio::time::sleep_until(deadline) => {
-                    reasons.push(format!("no answer in {} s", ANSWER_TIMEOUT.as_secs()));
+                    let silent = waiting.iter().filter(|(_, waiting)| **waiting);
+                    let seconds = ANSWER_TIMEOUT.as_secs();
+                    reasons.extend(silent.map(|(site, _)| format!("{site}: no answer in {seconds} s")));
                     break;
                 }
+                () = tokio::time::sleep(ANSWER_PATIENCE) => asked.extend(next(&mut waiting)),
             }
         }
         if reasons.is_empty() {
@@ -307,16 +347,17 @@ impl Peers {
         (holder.name, answer)
     }
 
-    /// Who holds a manifest. The record of a new image may come before the word of who holds it, so that is waited for
+    /// Waits until somebody holds a manifest. The record of a new image may come before the word of who holds it, so that is waited for
     /// a while.
-    async fn wait_for_holders(&self, id: ManifestId) -> Vec<Holder> {
-        let deadline = Instant::now() + HOLDER_PATIENCE;
+    async fn wait_for_holders(&self, id: ManifestId) {
+        let deadline = tokio::time::Instant::now() + HOLDER_PATIENCE;
         loop {
-            let holders = self.holders(id);
-            if !holders.is_empty() || Instant::now() >= deadline {
-                return holders;
+            let changed = self.gossip.holdings_changed();
+            if !self.holders(id).is_empty()
+                || tokio::time::timeout_at(deadline, changed).await.is_err()
+            {
+                return;
             }
-            tokio::time::sleep(HOLDER_POLL).await;
         }
     }
 }
@@ -331,9 +372,8 @@ struct Answer {
 impl Answer {
     /// The rest of it: a manifest's bytes, or none if the holder does not have it.
     async fn read(mut self, id: ManifestId) -> Result<Option<Bytes>, MessageError> {
-        let time = BODY_TIMEOUT + Duration::from_secs(self.len as u64 / RATE_MIN);
-        let reply = tokio::time::timeout(time, message::read_body(&mut self.recv, self.len)).await;
-        let reply = reply.map_err(|_| MessageError::Unexpected("it is too slow"))??;
+        let reply =
+            message::read_steadily(&mut self.recv, self.len, STEADY_LEN, STEADY_TIME).await?;
         self.link.rx_bytes.inc_by(reply.len() as u64);
         self.link.touch();
         let FetchReply::Manifest(bytes) = FetchReply::decode(&reply)? else {
@@ -344,12 +384,56 @@ impl Answer {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let checked = blocking(move || (ManifestId::of(&bytes) == id).then_some(bytes)).await;
-        match checked.flatten() {
-            Some(bytes) => Ok(Some(bytes)),
-            None => Err(MessageError::Unexpected(
-                "it sent another manifest than it was asked for",
-            )),
+        let checked = blocking(move || {
+            if ManifestId::of(&bytes) != id {
+                return Err(MessageError::Unexpected(
+                    "it sent another manifest than it was asked for",
+                ));
+            }
+            // Here, where it is known who sent it.
+            Manifest::decode(&bytes)?;
+            Ok(bytes)
+        });
+        let checked = checked.await;
+        checked
+            .unwrap_or(Err(MessageError::Unexpected("checking it failed here")))
+            .map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_make_room() {
+        let mut kept = Kept::default();
+        let id = |number: u8| ManifestId::of(&[number]);
+        for number in 0..5 {
+            kept.add(id(number), vec![number; AHEAD_BYTES_MAX / 4].into());
         }
+        assert_eq!(kept.take(id(0)), None);
+        assert_eq!(kept.take(id(1)), Some(vec![1; AHEAD_BYTES_MAX / 4].into()));
+        assert_eq!(kept.take(id(1)), None, "taken before");
+        // There is room for another now.
+        kept.add(id(5), vec![5; AHEAD_BYTES_MAX / 4].into());
+        assert!([2, 3, 4, 5].map(|number| kept.take(id(number)).is_some()) == [true; 4]);
+        assert_eq!(kept.len, 0);
+    }
+
+    #[tokio::test]
+    async fn work_is_done_once_and_all_hear_of_it() {
+        let flights = Flights::default();
+        let id = ManifestId::of(b"m");
+        let (first, teller) = flights.join_or_begin(id);
+        let (second, none) = flights.join_or_begin(id);
+        assert!(none.is_none());
+        flights.end(id, &teller.unwrap(), Ok(7));
+        assert_eq!(outcome(first).await, Ok(7));
+        assert_eq!(outcome(second).await, Ok(7));
+        // It is over: the next begins anew, and one that is given up is heard of too.
+        let (third, teller) = flights.join_or_begin(id);
+        drop(teller.unwrap());
+        outcome(third).await.unwrap_err();
     }
 }

@@ -1,11 +1,13 @@
 //! Who is let in, and what happens when Keystone is gone, lies, or changes its mind?
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
 
 use crate::http::Answer;
-use crate::keystone::{Keystone, Trouble};
+use crate::keystone::{Keystone, PUBLIC_URL, Trouble};
 use crate::site::{Client, Site};
 
 fn start(keystone: &Keystone) -> Site {
@@ -183,6 +185,47 @@ fn another_url_is_tried() {
         config.auth.auth_url = vec![dead.url(), alive.url()];
     });
     list(&site, "demo").expect(200);
+}
+
+#[test]
+fn only_a_known_authority_is_believed() {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![made.cert.der().clone()],
+            PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let keystone = Keystone::start_with_tls(Arc::new(tls));
+    let answer = |pem: String| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), pem).unwrap();
+        let site = Site::with(|config| {
+            keystone.configure(config);
+            config.auth.ca_file = Some(file.path().into());
+        });
+        list(&site, "demo").status
+    };
+    assert_eq!(answer(made.cert.pem()), 200);
+    let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    assert_eq!(answer(other.cert.pem()), 503);
+}
+
+#[test]
+fn clients_are_sent_to_the_keystone_of_their_region() {
+    let keystone = Keystone::start();
+    let site = Site::with(|config| {
+        keystone.configure(config);
+        config.auth.region_name = Some("far".into());
+    });
+    list(&site, "demo").expect(200);
+    let challenge = format!("Keystone uri=\"{PUBLIC_URL}\"");
+    let answer = list(&site, "wrong").expect(401);
+    assert_eq!(answer.header("www-authenticate"), Some(&*challenge));
 }
 
 #[test]

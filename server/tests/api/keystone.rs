@@ -1,7 +1,7 @@
 //! A Keystone to test with, in this process: it does what the test's script says.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,6 +13,9 @@ use vitraild::config::{AuthMode, Config, Secret};
 const FUTURE: &str = "2999-01-01T00:00:00.000000Z";
 /// Expired long ago.
 const PAST: &str = "2001-01-01T00:00:00.000000Z";
+
+/// What its catalogue says of region `far`.
+pub(crate) const PUBLIC_URL: &str = "https://keystone.example/v3";
 
 /// What is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,7 @@ impl Script {
 
 /// A listening Keystone, gone when it is dropped.
 pub(crate) struct Keystone {
+    scheme: &'static str,
     address: SocketAddr,
     script: Arc<Mutex<Script>>,
     stop: Arc<AtomicBool>,
@@ -63,8 +67,23 @@ impl Keystone {
     /// It knows the tokens `admin`, `demo` and `reader` of project `demo`, `alt` and `alt-reader` of project `alt`, `nova`, a
     /// service, and `guest`, who has no role. A token's project is `p-` and the project's name.
     pub(crate) fn start() -> Self {
+        Self::start_over(|stream| Box::new(stream))
+    }
+
+    /// The same over TLS, with this certificate.
+    pub(crate) fn start_with_tls(tls: Arc<rustls::ServerConfig>) -> Self {
+        let mut keystone = Self::start_over(move |stream| {
+            let connection = rustls::ServerConnection::new(tls.clone()).unwrap();
+            Box::new(rustls::StreamOwned::new(connection, stream))
+        });
+        keystone.scheme = "https";
+        keystone
+    }
+
+    fn start_over(dress: impl Fn(TcpStream) -> Box<dyn Stream> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let keystone = Self {
+            scheme: "http",
             address: listener.local_addr().unwrap(),
             script: Arc::default(),
             stop: Arc::default(),
@@ -86,7 +105,7 @@ impl Keystone {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                let script = script.clone();
+                let (script, stream) = (script.clone(), dress(stream));
                 // A client that goes away ends its own answer only.
                 std::thread::spawn(move || serve(stream, &script).ok());
             }
@@ -105,7 +124,7 @@ impl Keystone {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/v3", self.address)
+        format!("{}://{}/v3", self.scheme, self.address)
     }
 
     pub(crate) fn script(&self) -> MutexGuard<'_, Script> {
@@ -140,7 +159,12 @@ impl Drop for Keystone {
     }
 }
 
-fn serve(stream: TcpStream, script: &Mutex<Script>) -> std::io::Result<()> {
+/// A connection, encrypted or not.
+trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
+
+fn serve(stream: Box<dyn Stream>, script: &Mutex<Script>) -> io::Result<()> {
     if script.lock().unwrap().trouble == Some(Trouble::Closed) {
         return Ok(());
     }
@@ -184,7 +208,8 @@ fn serve(stream: TcpStream, script: &Mutex<Script>) -> std::io::Result<()> {
         token.unwrap_or_default(),
     );
     reader.get_mut().write_all(head.as_bytes())?;
-    reader.get_mut().write_all(answer.body.as_bytes())
+    reader.get_mut().write_all(answer.body.as_bytes())?;
+    reader.get_mut().flush()
 }
 
 struct Reply {
@@ -212,7 +237,11 @@ fn reply(script: &mut Script, request: &str, headers: &HashMap<String, String>) 
         script.logins += 1;
         let token = format!("own-{}", script.logins);
         script.own.push(token.clone());
-        let body = json!({"token": {"expires_at": FUTURE, "roles": [{"name": "service"}]}});
+        let endpoint = json!({"interface": "public", "region": "far", "url": PUBLIC_URL});
+        let catalog = json!([{"type": "identity", "endpoints": [endpoint]}]);
+        let body = json!({"token": {
+            "expires_at": FUTURE, "roles": [{"name": "service"}], "catalog": catalog,
+        }});
         return Reply {
             token: Some(token),
             ..Reply::new(201, body.to_string())

@@ -128,3 +128,40 @@ fn usage_is_told() {
     let unlimited = Site::start();
     assert_eq!(usage(&unlimited), json!({"usage": {}}));
 }
+
+#[test]
+fn staged_bytes_are_counted_apart() {
+    let (_keystone, site) = limited(|quotas| {
+        quotas.staging_size = Some(ByteSize(1 << 20));
+        quotas.image_size = Some(ByteSize(4 << 20));
+    });
+    let demo = site.with_token("demo");
+    let stage = |id: &str, len: usize| {
+        let request = demo.request("PUT", &format!("/v2/images/{id}/stage"));
+        let request = request.header("Content-Type", "application/octet-stream");
+        request.bytes(vec![1; len]).send().status
+    };
+    let usage = |name: &str| {
+        let usage = demo.get("/v2/info/usage").expect(200).json();
+        usage["usage"][name]["usage"].as_u64().unwrap()
+    };
+    let (first, second) = (demo.create(json!({})), demo.create(json!({})));
+    assert_eq!(stage(&first, 1 << 20), 204);
+    assert_eq!(stage(&second, 1), 413);
+    assert_eq!(demo.status(&second), "queued");
+    assert_eq!(
+        (usage("image_stage_total"), usage("image_size_total")),
+        (1, 0)
+    );
+    let import = demo.request("POST", &format!("/v2/images/{first}/import"));
+    import
+        .json(&json!({"method": {"name": "glance-direct"}}))
+        .send()
+        .expect(202);
+    demo.wait_for_status(&first, "active", std::time::Duration::from_secs(60));
+    assert_eq!(
+        (usage("image_stage_total"), usage("image_size_total")),
+        (0, 1)
+    );
+    assert_eq!(stage(&second, 1), 204);
+}

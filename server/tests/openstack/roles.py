@@ -172,7 +172,7 @@ def stage(cloud, who, image):
 
 
 def web_import(cloud, who, image):
-    method = {"name": "web-download", "uri": "http://192.0.2.1/disk.raw"}
+    method = {"name": "web-download", "uri": "http://images.invalid/disk.raw"}
     return cloud.status(who, "POST", path(image, "/import"), json={"method": method})
 
 

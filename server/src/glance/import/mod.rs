@@ -14,7 +14,7 @@ use reqwest::Url;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::quota::Quota;
+use super::quota::{self, Quota};
 use super::request::Call;
 use super::{Api, ApiError, ApiResult, Body, blocking, empty, json as json_answer, stores};
 use crate::auth::policy::{self, Action};
@@ -312,7 +312,7 @@ async fn start(
             }
             if let (ImportMethod::WebDownload, Some(quota)) = (kind, Quota::of_image(&api, image)) {
                 quota.check_new_upload(image)?;
-                quota.check_size(image, 0)?;
+                quota.check_size(image, quota::Bytes::Data, 0)?;
             }
             let mut changes = image.with_task(&task);
             if kind != ImportMethod::CopyImage {

@@ -13,7 +13,7 @@ use super::Method;
 use super::web::Download;
 use crate::catalogue::{Changes, Image, Status, Task, TaskStatus, field, now_ms};
 use crate::glance::intake::{self, Inspection, LOOK_INTERVAL};
-use crate::glance::quota::Quota;
+use crate::glance::quota::{Bytes, Quota};
 use crate::glance::{Api, ApiError, ApiResult, blocking, stores};
 
 /// An import under way.
@@ -116,13 +116,13 @@ impl Work {
             }
             if bytes - looked_at > LOOK_INTERVAL {
                 looked_at = bytes;
-                Quota::check(&api, &owned, bytes)?;
+                Quota::check(&api, &owned, Bytes::Data, bytes)?;
             }
             Ok(())
         };
         let announced = source.len().unwrap_or(0);
         check(announced)?;
-        Quota::check(&api, &owned, announced)?;
+        Quota::check(&api, &owned, Bytes::Data, announced)?;
         let taken = intake::take(&api, &mut source, Inspection::Now(image), check).await?;
         let data = taken.data();
         if sha512.is_some_and(|wanted| wanted != data.sha512) {
@@ -141,7 +141,7 @@ impl Work {
         let api = self.api.clone();
         intake::name(&self.api, self.image, &data, move |image| {
             held_by(image, task)?;
-            Quota::check(&api, image, named.size)?;
+            Quota::check(&api, image, Bytes::Data, named.size)?;
             let mut changes = Changes::new();
             changes
                 .set_data(named)

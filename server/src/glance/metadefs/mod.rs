@@ -23,9 +23,14 @@ pub(super) fn schema(call: &Call, name: &str) -> ApiResult<Response<Body>> {
 
 /// What is under `/v2/metadefs/`.
 pub(super) fn answer(call: &Call, segments: &[&str]) -> ApiResult<Response<Body>> {
-    let may = |action| match policy::may_operate(&call.identity, action) {
-        true => Ok(()),
-        false => Err(ApiError::denied(action)),
+    let may = |action| {
+        if policy::may_operate(&call.identity, action) {
+            Ok(())
+        } else if policy::may_operate(&call.identity, Action::GetMetadefNamespace) {
+            Err(ApiError::denied(action))
+        } else {
+            Err(ApiError::not_found())
+        }
     };
     match (segments, &call.method) {
         (["namespaces"], &Method::GET) => {

@@ -139,15 +139,19 @@ impl Holders {
         self.sessions.get_mut(&peer)
     }
 
-    /// Whether nobody can be asked now.
+    /// Whether nobody can be asked now, and nobody is being reached. A holder whose streams are all in use by other pulls
+    /// is being reached.
     pub(super) fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.sessions.is_empty() && self.being_opened.is_empty()
     }
 
     /// Ends a holder's streams. Its name, if it had any.
     pub(super) fn drop_session(&mut self, peer: u64, failure: Failure, reason: &str) {
         if let Some(session) = self.sessions.remove(&peer) {
             let site = session.link.site.clone();
+            if failure == Failure::Fault {
+                self.peers.metrics.peer_fault(&site);
+            }
             tracing::warn!(peer = site, reason, "holder dropped");
             self.shun(peer, &site, failure, reason);
         }
@@ -168,6 +172,11 @@ impl Holders {
         self.reasons.push(reason);
         let excess = self.reasons.len().saturating_sub(HOLDERS_MAX);
         self.reasons.drain(..excess);
+    }
+
+    /// Ends everything. The reasons why holders were dropped or not reached, each after the holder's name.
+    pub(super) fn into_reasons(self) -> Vec<String> {
+        self.reasons
     }
 
     /// Why holders are not in the pull.
