@@ -60,6 +60,9 @@ pub enum Error {
     /// is opened again. Reading goes on.
     #[error("an earlier sync of a pack failed; nothing is written until the store is opened again")]
     Poisoned,
+    /// The caller wanted the work to end.
+    #[error("stopped before the end")]
+    Stopped,
     /// Bytes on disk are not what was written. The chunks in them have been taken out of the index.
     #[error(transparent)]
     Damaged(#[from] Damage),

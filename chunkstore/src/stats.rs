@@ -39,12 +39,17 @@ pub struct Stats {
 }
 
 impl Store {
+    /// [`Stats::damaged_chunks`], at no cost.
+    pub fn damaged_chunks(&self) -> u64 {
+        self.inner.damaged.load(Ordering::Relaxed)
+    }
+
     /// What the store holds. Cost: one row per manifest.
     pub fn stats(&self) -> Result<Stats> {
         let mut stats = Stats {
             format: FORMAT_VERSION,
             capacity_bytes: self.inner.options.capacity,
-            damaged_chunks: self.inner.damaged.load(Ordering::Relaxed),
+            damaged_chunks: self.damaged_chunks(),
             ..Stats::default()
         };
         for row in self.inner.db.rows(FACTS, &[])? {

@@ -20,6 +20,7 @@ pub mod frame;
 pub mod gossip;
 pub mod id;
 pub mod manifest;
+pub mod random;
 pub mod record;
 pub mod runs;
 pub mod wire;

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::clock::Stamp;
 use crate::codec::{DecodeError, Reader, put_bytes, put_varint};
 use crate::id::ManifestId;
+use crate::manifest::IMAGE_SIZE_MAX;
 
 /// The field that names an image's bytes.
 pub const DATA: &str = "data";
@@ -50,7 +51,7 @@ pub enum Value {
 pub struct Data {
     /// Their manifest.
     pub manifest: ManifestId,
-    /// Their number.
+    /// Their number, at most [`IMAGE_SIZE_MAX`].
     pub size: u64,
     /// Bytes of the disk that a guest sees, if known.
     pub virtual_size: Option<u64>,
@@ -140,6 +141,11 @@ impl Record {
     pub fn delete(&mut self, stamp: Stamp) {
         self.deleted = self.deleted.max(Some(stamp));
         self.fields.clear();
+    }
+
+    /// When and where a field was last written, or removed.
+    pub fn stamp(&self, key: &str) -> Option<Stamp> {
+        self.fields.get(key).map(|field| field.stamp)
     }
 
     /// The latest stamp in it.
@@ -356,7 +362,7 @@ fn decode_value(reader: &mut Reader<'_>) -> Result<Option<Value>, DecodeError> {
         5 => Value::Text(reader.string(TEXT_LEN_MAX, "text")?.to_owned()),
         6 => Value::Data(Data {
             manifest: ManifestId::from_bytes(reader.array("manifest id")?),
-            size: reader.varint(u64::MAX, "image size")?,
+            size: reader.varint(IMAGE_SIZE_MAX, "image size")?,
             virtual_size: match reader.u8("virtual size")? {
                 0 => None,
                 1 => Some(reader.varint(u64::MAX, "virtual size")?),
@@ -396,7 +402,7 @@ mod tests {
     fn write() -> impl Strategy<Value = Write> {
         prop_oneof![
             6 => (0u8..4, any::<Option<u64>>()).prop_map(|(k, v)| Write::Set(k, v)),
-            2 => any::<u64>().prop_map(Write::Data),
+            2 => (0..=IMAGE_SIZE_MAX).prop_map(Write::Data),
             1 => Just(Write::Delete),
         ]
     }

@@ -89,9 +89,39 @@ impl Runs {
         self.ranges.is_empty()
     }
 
-    /// Leaves only the first `count` ranges.
-    pub fn truncate(&mut self, count: usize) {
-        self.ranges.truncate(count);
+    /// What is in this set and not in the other. Time: the number of ranges, however long they are.
+    pub fn without(&self, other: &Self) -> Self {
+        let mut ranges = Vec::new();
+        let mut holes = other.ranges.iter().peekable();
+        for range in &self.ranges {
+            let mut start = range.start;
+            while let Some(hole) = holes.next_if(|hole| hole.end <= range.end) {
+                if start < hole.start && range.start < hole.end {
+                    ranges.push(start..hole.start);
+                }
+                start = start.max(hole.end);
+            }
+            // It goes on into the next range.
+            let end = holes
+                .peek()
+                .map_or(range.end, |hole| hole.start.min(range.end));
+            if start < end {
+                ranges.push(start..end);
+            }
+        }
+        Self { ranges }
+    }
+
+    /// The `count` longest ranges; of equally long ones the first.
+    pub fn longest(&self, count: usize) -> Self {
+        if self.ranges.len() <= count {
+            return self.clone();
+        }
+        let mut ranges = self.ranges.clone();
+        ranges.sort_by_key(|range| std::cmp::Reverse(range.end - range.start));
+        ranges.truncate(count);
+        ranges.sort_by_key(|range| range.start);
+        Self { ranges }
     }
 
     /// The indexes in order.
@@ -164,6 +194,15 @@ mod tests {
             runs.encode(&mut out);
             let mut reader = Reader::new(&out);
             prop_assert_eq!(Runs::decode(&mut reader), Ok(runs));
+        }
+
+        #[test]
+        fn differences_are_those_of_sets(
+            a in proptest::collection::btree_set(0u32..60, 0..60),
+            b in proptest::collection::btree_set(0u32..60, 0..60),
+        ) {
+            let difference = Runs::of(a.difference(&b).copied());
+            prop_assert_eq!(Runs::of(a).without(&Runs::of(b)), difference);
         }
 
         #[test]

@@ -127,8 +127,8 @@ pub struct ApiConfig {
     /// Connections served at once; more wait. Default 1024. Each costs up to 64 KiB of buffers, and a
     /// download up to 1 MiB besides.
     pub connections_max: usize,
-    /// Seconds without a byte from the client after which an upload or a request head is given up, and
-    /// without a byte taken by the client after which a download is. Default 60, at most 1 day.
+    /// Seconds after which an upload is given up that brought less than 1 KiB for each of them, or a request head
+    /// that is not complete, and a download of which the client took nothing. Default 60, at most 1 day.
     pub idle_timeout_s: u64,
 }
 
@@ -311,6 +311,12 @@ pub struct StoreConfig {
     pub zstd_level: i32,
     /// Seconds between a deletion and the collection of what it freed. Default 300.
     pub gc_delay_s: u64,
+    /// Bytes of packs that a scrub reads in a second, such as `"20MB"`, which is the default: 12 hours for a TB. 0
+    /// is as fast as the disk allows.
+    pub scrub_rate: ByteSize,
+    /// Seconds between the end of a scrub and the next one, which reads the whole store back and has what is damaged
+    /// fetched from other sites. Default 604800, a week; 0 is never.
+    pub scrub_period_s: u64,
 }
 
 impl Default for StoreConfig {
@@ -322,6 +328,8 @@ impl Default for StoreConfig {
             reserve: ByteSize(defaults.reserve),
             zstd_level: defaults.zstd_level,
             gc_delay_s: 300,
+            scrub_rate: ByteSize(20_000_000),
+            scrub_period_s: 7 * 24 * 3600,
         }
     }
 }

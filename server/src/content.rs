@@ -7,6 +7,7 @@ use thiserror::Error;
 use uuid::Uuid;
 use vitrail_chunkstore::{Error, ImageReader, Store, Unit};
 use vitrail_proto::id::ManifestId;
+use vitrail_proto::record::Data;
 
 use crate::peer::{Interest, Peers};
 
@@ -47,18 +48,19 @@ impl Content {
         self.peers.as_ref()
     }
 
-    /// Opens an image. `whole` tells whether all of it is going to be read.
+    /// Opens an image with these data. `whole` tells whether all of it is going to be read.
     pub async fn open(
         &self,
-        id: ManifestId,
+        data: &Data,
         image: Uuid,
         whole: bool,
     ) -> Result<ContentReader, ContentError> {
+        let id = data.manifest;
         if let Some(peers) = &self.peers {
             // What it leases is kept by the reader's own lease from here on.
             let lease = self.store.lease();
             peers
-                .ensure_manifest(id, &lease)
+                .manifest_of(image, data, &lease)
                 .await
                 .map_err(ContentError::Unreachable)?;
             let reader = self.open_local(id).await?;

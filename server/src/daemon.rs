@@ -29,6 +29,7 @@ use crate::content::Content;
 use crate::glance::Api;
 use crate::metrics::Metrics;
 use crate::peer::{self, Peers};
+use crate::scrubber::Scrubber;
 use crate::tls::Certificate;
 
 /// How long requests in flight may go on after a stop was asked for.
@@ -108,11 +109,19 @@ impl Daemon {
             config.clone(),
             stop.clone(),
         ));
+        let scrubber = Arc::new(Scrubber::new(
+            &config.store,
+            data_dir.clone(),
+            store.clone(),
+            peers.clone(),
+            metrics.clone(),
+        ));
         let routes = admin::router(Arc::new(Admin {
             catalogue,
             store,
             peers: peers.clone(),
             collector: collector.clone(),
+            scrubber: scrubber.clone(),
             metrics,
             config: config.clone(),
             ready: ready.clone(),
@@ -130,6 +139,7 @@ impl Daemon {
             )),
             tokio::spawn(serve_admin(admin_listener, routes, stop.clone())),
             tokio::spawn(collector.run(delay, stop.clone())),
+            tokio::spawn(scrubber.run(stop.clone())),
         ];
         if let Some(certificate) = certificate {
             tasks.push(tokio::spawn(certificate.watch(stop.clone())));

@@ -16,4 +16,5 @@ pub mod inspect;
 pub mod limits;
 pub mod metrics;
 pub mod peer;
+pub mod scrubber;
 mod tls;

@@ -28,9 +28,16 @@ pub struct Metrics {
     tokens: IntCounterVec,
     peer_rx_bytes: IntCounterVec,
     peer_tx_bytes: IntCounterVec,
+    peer_faults: IntCounterVec,
+    gossip_refused: IntCounter,
     pub(crate) links: LinkMetrics,
     pull_seconds: Histogram,
     pull_efficiency: Histogram,
+    /// Bytes of packs that scrubs have read.
+    pub scrubbed_bytes: IntCounter,
+    /// Manifests that were made whole again from other sites.
+    pub repaired: IntCounter,
+    scrub_end: IntGauge,
     images: IntGauge,
     store_bytes: IntGauge,
     store_logical_bytes: IntGauge,
@@ -106,6 +113,14 @@ impl Metrics {
                 "vitrail_peer_tx_bytes_total",
                 "Payload sent to a peer, after encoding",
             )?,
+            peer_faults: by_peer(
+                "vitrail_peer_faults_total",
+                "Times that a peer sent what it must not send",
+            )?,
+            gossip_refused: counter(
+                "vitrail_gossip_refused_total",
+                "Times that something other sites told was not taken in for lack of room",
+            )?,
             pull_seconds: histogram(
                 "vitrail_pull_seconds",
                 "Seconds that complete pulls took",
@@ -128,6 +143,18 @@ impl Metrics {
             read_errors: counter(
                 "vitrail_read_errors_total",
                 "Reads of missing or damaged chunks",
+            )?,
+            scrubbed_bytes: counter(
+                "vitrail_scrub_bytes_total",
+                "Bytes of packs that scrubs have read",
+            )?,
+            repaired: counter(
+                "vitrail_repaired_images_total",
+                "Images of which lost chunks were fetched from other sites",
+            )?,
+            scrub_end: gauge(
+                "vitrail_scrub_last_end_timestamp_seconds",
+                "When the last scrub since the start ended, in seconds since 1970; 0 if none has",
             )?,
             images: gauge("vitrail_images", "Images in the catalogue")?,
             store_bytes: gauge("vitrail_store_bytes", "Bytes of the store on disk")?,
@@ -155,6 +182,23 @@ impl Metrics {
     pub fn peer_bytes(&self, peer: &str) -> (IntCounter, IntCounter) {
         let of = |counters: &IntCounterVec| counters.with_label_values(&[peer]);
         (of(&self.peer_rx_bytes), of(&self.peer_tx_bytes))
+    }
+
+    /// Counts a peer's breach of the rules.
+    pub fn peer_fault(&self, peer: &str) {
+        self.peer_faults.with_label_values(&[peer]).inc();
+    }
+
+    /// Notes what gossip has counted since the start.
+    pub fn set_gossip_refused(&self, count: u64) {
+        let new = count.saturating_sub(self.gossip_refused.get());
+        self.gossip_refused.inc_by(new);
+    }
+
+    /// Notes when a scrub ended, in seconds since 1970.
+    pub fn scrub_ended(&self, unix_s: u64) {
+        self.scrub_end
+            .set(i64::try_from(unix_s).unwrap_or(i64::MAX));
     }
 
     /// Counts a pull that is complete.

@@ -4,11 +4,13 @@
 //! what daemons count in `vitrail_peer_rx_bytes_total`: frames after compression, without QUIC, UDP
 //! and IP. Interface bytes are IP packets, as the emulator counts them.
 
+mod burst;
 mod finding;
 mod first_byte;
 mod flat;
 mod goodput;
 mod holders;
+mod idle;
 mod killed;
 mod partition;
 pub(crate) mod site;
@@ -36,10 +38,14 @@ pub enum Experiment {
     Crowd,
     /// A holder, or the puller, is killed half-way
     Killed,
+    /// 3,000 packets in a row are lost in the middle of a pull
+    Burst,
     /// Writes and deletions on both sides of a cut, then the time until catalogues are equal
     Partition,
     /// Latency of list and show at round-trip times of 0, 100 and 300 ms
     Flat,
+    /// Bytes that sites send and receive which do nothing
+    Idle,
     /// Payload rate of a pull over a long path with loss, beside TCP
     Goodput,
 }
@@ -64,6 +70,12 @@ pub struct Options {
     /// How long the partition lasts
     #[arg(long, default_value = "60s", value_parser = parse_duration)]
     cut: Duration,
+    /// Numbers of sites that do nothing
+    #[arg(long, value_delimiter = ',', default_value = "5,20", value_parser = clap::value_parser!(u16).range(2..=100))]
+    sites: Vec<u16>,
+    /// How long they are watched
+    #[arg(long, default_value = "120s", value_parser = parse_duration)]
+    idle: Duration,
     /// Repetitions of what takes little time
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     repetitions: u32,
@@ -124,8 +136,10 @@ pub fn run(options: &Options) -> Result<()> {
             Experiment::Holders => holders::run(&setup, options, &mut findings),
             Experiment::Crowd => holders::crowd(&setup, options, &mut findings),
             Experiment::Killed => killed::run(&setup, options, &mut findings),
+            Experiment::Burst => burst::run(&setup, options, &mut findings),
             Experiment::Partition => partition::run(&setup, options, &mut findings),
             Experiment::Flat => flat::run(&setup, options, &mut findings),
+            Experiment::Idle => idle::run(&setup, options, &mut findings),
             Experiment::Goodput => goodput::run(&setup, options, &mut findings),
         }
         .with_context(|| format!("experiment {experiment:?}"))?;

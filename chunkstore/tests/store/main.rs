@@ -15,3 +15,4 @@ mod lost_index;
 mod model;
 mod room;
 mod round_trip;
+mod scrub;

@@ -248,6 +248,9 @@ pub struct Receipt {
     pub bound_seconds: Option<f64>,
     /// Sites whose links set that bound; none if it was the link of the pulling site.
     pub bottleneck: Vec<String>,
+    /// Sites that were left, or not reached, and why: `NAME: reason`. The last 8.
+    #[serde(default)]
+    pub dropped: Vec<String>,
     /// `complete`, or why it ended otherwise.
     pub outcome: String,
 }

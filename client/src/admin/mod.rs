@@ -58,6 +58,18 @@ impl<'a> AdminApi<'a> {
         Operation::start(self.client, request).await
     }
 
+    /// Reads and checks the same, at `rate` bytes per second; at the site's own rate if none is given, and as fast as
+    /// its disk allows if that is 0. In a mesh the site then fetches what was damaged from others.
+    ///
+    /// # Errors
+    /// An operator's scrub or verification runs already.
+    pub async fn scrub(&self, rate: Option<u64>) -> Result<Operation<VerifyReport>> {
+        let request = self
+            .client
+            .request(Api::Admin, Method::POST, &["v1", "store", "scrub"]);
+        Operation::start(self.client, request.json(&json!({ "rate": rate }))).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T> {
         let request = self.client.request(Api::Admin, Method::GET, path);
         self.client.document(request).await
@@ -150,9 +162,15 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Manifests whose chunks were looked up.
     pub manifests: u64,
+    /// Manifests that are here in part; what they lack is not missing.
+    #[serde(default)]
+    pub partial_manifests: u64,
     /// Places in packs that cannot be read.
     pub damaged: Vec<Damage>,
-    /// Chunks that a manifest names and no pack holds.
+    /// Ids of manifests that are not what was written, in hex.
+    #[serde(default)]
+    pub damaged_manifests: Vec<String>,
+    /// Chunks that a manifest needs whole and no pack holds.
     pub missing: Vec<MissingChunk>,
     /// Nothing is damaged and nothing is missing.
     pub ok: bool,

@@ -24,6 +24,12 @@ pub(super) enum Command {
     },
     /// Read everything that is stored and check it against its hashes.
     Verify,
+    /// Do the same so slowly that nobody notices; in a mesh, damaged chunks are then fetched from other sites.
+    Scrub {
+        /// Bytes of disk to read in a second, such as 50MB/s; 0 is as fast as it goes [default: the site's].
+        #[arg(long, value_parser = parse_rate)]
+        rate: Option<u64>,
+    },
 }
 
 pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<Exit> {
@@ -34,15 +40,44 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<E
             let report = follow(admin.gc(dry_run).await?, output).await?;
             output.print(&report, gc_table)?;
         }
-        Command::Verify => {
-            let report = follow(admin.verify().await?, output).await?;
-            output.print(&report, verify_table)?;
-            if !report.ok {
-                return Ok(Exit::Damaged);
-            }
-        }
+        Command::Verify => return read_back(admin.verify().await?, output).await,
+        Command::Scrub { rate } => return read_back(admin.scrub(rate).await?, output).await,
     }
     Ok(Exit::Success)
+}
+
+async fn read_back(operation: Operation<VerifyReport>, output: Output) -> anyhow::Result<Exit> {
+    let report = follow(operation, output).await?;
+    output.print(&report, verify_table)?;
+    Ok(if report.ok {
+        Exit::Success
+    } else {
+        Exit::Damaged
+    })
+}
+
+/// Bytes per second, as a number with or without a unit of bytes, and with or without `/s`.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    let text = text.strip_suffix("/s").unwrap_or(text);
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit: u64 = match text[digits.len()..].trim() {
+        "" | "B" => 1,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        other => {
+            return Err(format!(
+                "unknown unit {other:?}; use B, kB, MB, GB, KiB, MiB or GiB"
+            ));
+        }
+    };
+    let number: Option<u64> = digits.parse().ok();
+    number
+        .and_then(|number| number.checked_mul(unit))
+        .ok_or_else(|| "not a rate such as 50MB/s".to_owned())
 }
 
 /// Shows the progress of long work until its report comes.
@@ -127,6 +162,12 @@ fn verify_table(report: &VerifyReport) -> Table {
     table.field("chunks", count(report.chunks));
     table.field("bytes read", size(report.bytes));
     table.field("manifests", count(report.manifests));
+    if report.partial_manifests > 0 {
+        table.field("here in part", count(report.partial_manifests));
+    }
+    for manifest in report.damaged_manifests.iter().take(FAULTS_SHOWN) {
+        table.field("damaged", format!("manifest {manifest}"));
+    }
     for damage in report.damaged.iter().take(FAULTS_SHOWN) {
         let place = format!(
             "pack {} at byte {}: {}",
@@ -139,9 +180,30 @@ fn verify_table(report: &VerifyReport) -> Table {
         table.field("missing", chunk);
     }
     let hidden = report.damaged.len().saturating_sub(FAULTS_SHOWN)
+        + report.damaged_manifests.len().saturating_sub(FAULTS_SHOWN)
         + report.missing.len().saturating_sub(FAULTS_SHOWN);
     if hidden > 0 {
         table.field("and", format!("{} more, see --json", count(hidden as u64)));
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_units() {
+        for (text, rate) in [
+            ("0", 0),
+            ("50MB/s", 50_000_000),
+            ("7 KiB/s", 7168),
+            ("9B", 9),
+        ] {
+            assert_eq!(parse_rate(text), Ok(rate), "{text}");
+        }
+        for text in ["", "MB/s", "-1", "5Mbit/s", "1.5MB", "99999999999GB"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+    }
 }

@@ -143,6 +143,10 @@ fn the_store_counts_frees_and_checks() {
         "{stats}"
     );
     assert_eq!(site.json(&["store", "verify"])["ok"], true);
+    assert_eq!(
+        site.json(&["store", "scrub", "--rate", "1GB/s"])["ok"],
+        true
+    );
     assert_eq!(site.json(&["status"])["images"], 2);
 
     site.json(&["image", "rm", image["id"].as_str().unwrap()]);

@@ -7,12 +7,12 @@ use std::time::Duration;
 use uuid::Uuid;
 use vitrail_proto::gossip::{Family, Holding, Key, LogId, Message, Part, PartEntry};
 use vitrail_proto::id::ManifestId;
+use vitrail_proto::random::Random;
 use vitrail_proto::record::Value;
 use vitrail_proto::runs::Runs;
 
 use crate::mesh::{Mesh, Options, number};
 use crate::network::Node;
-use crate::random::Random;
 
 /// How long things happen.
 const TROUBLE: Duration = Duration::from_secs(240);
@@ -51,17 +51,13 @@ pub fn run(seed: u64) -> Mesh {
     };
     mesh.start(0);
     for node in 1..nodes {
-        let pause = trouble
-            .random
-            .between(Duration::ZERO, Duration::from_secs(5));
+        let pause = trouble.random.delay(Duration::from_secs(5));
         mesh.run(pause);
         mesh.start(node);
     }
     let end = mesh.network.now() + TROUBLE;
     while mesh.network.now() < end {
-        let pause = trouble
-            .random
-            .between(Duration::ZERO, Duration::from_secs(3));
+        let pause = trouble.random.delay(Duration::from_secs(3));
         mesh.run(pause);
         trouble.strike(&mut mesh);
     }

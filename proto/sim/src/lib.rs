@@ -12,4 +12,3 @@ pub mod faults;
 pub mod mesh;
 pub mod network;
 pub mod pull;
-pub mod random;

@@ -10,10 +10,10 @@ use vitrail_proto::gossip::{
     SiteNumber, Snapshot, Start, Target,
 };
 use vitrail_proto::id::ManifestId;
+use vitrail_proto::random::Random;
 use vitrail_proto::record::{Merge, Record, Value};
 
 use crate::network::{Connection, Event, Network, Node};
-use crate::random::Random;
 
 /// When virtual time begins, in milliseconds since 1970.
 const START_MS: u64 = 1_700_000_000_000;

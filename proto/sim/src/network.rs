@@ -14,9 +14,9 @@ pub type Node = usize;
 pub type Connection = u64;
 
 /// How often an idle connection sends something; the daemon's value.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// How long a connection lives without receiving anything; the daemon's value.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a dial is tried.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 

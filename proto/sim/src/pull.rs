@@ -14,9 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use vitrail_proto::fetch::{Have, Output, PeerInfo, Pull, Wanted};
+use vitrail_proto::random::Random;
 use vitrail_proto::runs::Runs;
-
-use crate::random::Random;
 
 /// No history takes longer.
 const TIME_MAX: Duration = Duration::from_secs(3600);
@@ -267,7 +266,7 @@ impl World {
     }
 
     fn some_time(&mut self) -> Duration {
-        self.random.between(Duration::ZERO, Duration::from_secs(15))
+        self.random.delay(Duration::from_secs(15))
     }
 
     fn after(&mut self, time: Duration, event: Event) {

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::random::Random;
 use crate::runs::Runs;
 use peer::{Ask, PeerState};
 pub use peer::{Have, PeerInfo};
@@ -101,20 +102,6 @@ struct Block {
     left: usize,
 }
 
-/// A small generator (SplitMix64, Steele et al. 2014): the core's decisions must be repeatable.
-#[derive(Debug, Clone)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound.max(1) as u64) as usize
-    }
-}
-
 impl Pull {
     /// A pull of these chunks, which must ascend by index. Equal seeds make equal decisions.
     pub fn new(wanted: Vec<Wanted>, seed: u64) -> Self {
@@ -136,7 +123,7 @@ impl Pull {
                 left: wanted.len() - start,
             });
         }
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let start = random.below(blocks.len());
         let mut pull = Self {
             received: vec![false; wanted.len()],
@@ -194,7 +181,7 @@ impl Pull {
     /// A peer has more than before.
     pub fn update_have(&mut self, peer: Peer, have: Have, now: Duration) {
         if let Some(state) = self.peers.get_mut(&peer) {
-            state.have = have;
+            state.believe(have);
             self.fill(now);
         }
     }
@@ -267,8 +254,10 @@ impl Pull {
             return;
         };
         if !ask.cancelled {
-            if !missing.is_empty() {
-                state.lack(missing, &self.wanted);
+            let asked = ask.chunks.iter().map(|&at| self.wanted[at].index);
+            let lacking: Vec<u32> = asked.filter(|index| missing.contains(*index)).collect();
+            if !lacking.is_empty() {
+                state.lack(&lacking, &self.wanted);
             } else if ask.bytes > 0 && state.strike() {
                 self.drop_peer(peer, "it left three requests unanswered".into());
             }

@@ -57,6 +57,8 @@ pub(super) struct PeerState {
     slow_since: Duration,
     slow_bytes: u64,
     strikes: u32,
+    /// What it said not to have when it was asked; it is not asked for that again, whatever it claims.
+    denied: Runs,
 }
 
 #[derive(Debug, Clone)]
@@ -85,12 +87,21 @@ impl PeerState {
             slow_since: now,
             slow_bytes: 0,
             strikes: 0,
+            denied: Runs::new(),
         }
     }
 
     pub(super) fn update(&mut self, info: PeerInfo, have: Have) {
         self.info = info;
-        self.have = have;
+        self.believe(have);
+    }
+
+    /// Takes its word for what it has, but for what it denied before.
+    pub(super) fn believe(&mut self, have: Have) {
+        self.have = match have {
+            Have::Part(runs) => Have::Part(runs.without(&self.denied)),
+            Have::All => Have::All,
+        };
     }
 
     fn asked_bytes(&self) -> u64 {
@@ -165,13 +176,16 @@ impl PeerState {
         self.asked.remove(at)
     }
 
-    /// It has less than it said: its answer is believed.
-    pub(super) fn lack(&mut self, missing: &Runs, wanted: &[Wanted]) {
-        let lacks = |index: &u32| missing.contains(*index);
-        self.have = Have::Part(match &self.have {
-            Have::Part(runs) => Runs::of(runs.iter().filter(|index| !lacks(index))),
-            Have::All => Runs::of(wanted.iter().map(|w| w.index).filter(|index| !lacks(index))),
-        });
+    /// It has less than it said: it lacks these, whatever it says later.
+    pub(super) fn lack(&mut self, lacking: &[u32], wanted: &[Wanted]) {
+        for &index in lacking {
+            self.denied.insert(index);
+        }
+        let have = match std::mem::replace(&mut self.have, Have::All) {
+            Have::Part(runs) => runs,
+            Have::All => Runs::of(wanted.iter().map(|w| w.index)),
+        };
+        self.believe(Have::Part(have));
     }
 
     /// Counts a fault; true if it was one too many.

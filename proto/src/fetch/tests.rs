@@ -359,6 +359,35 @@ fn a_store_that_takes_nothing_is_not_its_peers_fault() {
 }
 
 #[test]
+fn who_claims_again_what_it_denied_is_not_asked_for_it_again() {
+    let mut pull = Pull::new(wanted(80), 1);
+    let info = PeerInfo {
+        distance: 0,
+        rtt: Duration::from_millis(40),
+        rate: None,
+    };
+    // Every index that there is, which nobody may count one by one.
+    let everything = Runs::all(u32::MAX);
+    pull.add_peer(0, info, Have::Part(everything.clone()), Duration::ZERO);
+    let (mut asked, mut starved) = (Vec::new(), false);
+    while let Some(output) = pull.poll() {
+        if let Output::Request {
+            chunks, request, ..
+        } = &output
+        {
+            asked.extend(chunks.iter());
+            pull.handle_done(0, *request, &everything, Duration::ZERO);
+            pull.update_have(0, Have::Part(everything.clone()), Duration::ZERO);
+        }
+        starved |= output == Output::Starved;
+    }
+    asked.sort_unstable();
+    let once: Vec<u32> = wanted(80).iter().map(|w| w.index).collect();
+    assert_eq!(asked, once);
+    assert!(starved);
+}
+
+#[test]
 fn an_empty_pull_is_complete() {
     assert_eq!(Pull::new(Vec::new(), 0).poll(), Some(Output::Complete));
 }

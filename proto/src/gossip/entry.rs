@@ -12,8 +12,9 @@ pub type SiteNumber = u64;
 
 /// Longest value of an entry of the site family in bytes.
 pub(super) const VALUE_LEN_MAX: usize = 4096;
-/// Most runs of a partial holding that are told; chunks in later runs are not.
-pub(super) const HOLDING_RUNS_MAX: usize = 256;
+/// Most runs of a partial holding that are told, the longest ones, so that it takes some 300 bytes; chunks in others
+/// are not told. Whoever asks the holder itself hears of all.
+pub(super) const HOLDING_RUNS_MAX: usize = 64;
 /// Most neighbours that a site tells.
 pub(super) const LINKS_MAX: usize = 64;
 /// Most addresses of a site.
@@ -279,7 +280,7 @@ pub(super) fn decode_links(bytes: &[u8]) -> Result<Vec<Link>, DecodeError> {
 pub enum Holding {
     /// Nothing, any more.
     None,
-    /// These chunk indexes. Beyond 256 runs only the first are told.
+    /// These chunk indexes. Beyond 64 runs only the longest are told.
     Part(Runs),
     /// All.
     Complete,
@@ -290,10 +291,8 @@ impl Holding {
         match self {
             Self::None => vec![0],
             Self::Part(runs) => {
-                let mut told = runs.clone();
-                told.truncate(HOLDING_RUNS_MAX);
                 let mut out = vec![1];
-                told.encode(&mut out);
+                runs.longest(HOLDING_RUNS_MAX).encode(&mut out);
                 out
             }
             Self::Complete => vec![2],
@@ -382,11 +381,15 @@ mod tests {
 
     #[test]
     fn a_ragged_holding_is_cut_and_fits() {
-        let all = Runs::of((0..100_000).map(|i| i * 40_000));
+        let all = Runs::of((0..100_000).flat_map(|i| i * 40_000..i * 40_000 + 1 + i / 50_000));
         let Ok(Holding::Part(told)) = Holding::decode(&Holding::Part(all.clone()).encode()) else {
             panic!("a part");
         };
-        assert_eq!(told.ranges(), &all.ranges()[..HOLDING_RUNS_MAX]);
+        assert_eq!(
+            told.ranges(),
+            &all.ranges()[50_000..][..HOLDING_RUNS_MAX],
+            "the first of the longest"
+        );
         assert!(Holding::Part(all).encode().len() <= VALUE_LEN_MAX);
     }
 

@@ -124,6 +124,12 @@ pub enum Event {
         /// Neighbour that has them.
         neighbour: String,
     },
+    /// The mesh knows a daemon of this site's name that started later, or a member has invented one: the owner finds out
+    /// whether it shows our certificate, and calls [`super::Gossip::handle_rival`] if it does.
+    Rival {
+        /// Where it is said to be.
+        addresses: Vec<String>,
+    },
     /// A daemon of this site's name started later than this one. This one is out of the mesh.
     Outranked {
         /// Where the other is, as far as is known.

@@ -17,7 +17,6 @@ mod message;
 mod neighbour;
 mod overlay;
 mod own;
-mod random;
 mod reach;
 mod receive;
 mod returning;
@@ -32,6 +31,7 @@ use std::time::Duration;
 
 use crate::clock::site_number;
 use crate::id::ManifestId;
+use crate::random::Random;
 pub use entry::{Family, HalfOctave, Holding, Info, Key, Link, LogId, SiteNumber};
 pub use interface::{
     Catalogue, CatalogueFailed, Config, ConnectionId, Event, Now, Output, Site, Start,
@@ -43,7 +43,6 @@ use neighbour::Neighbour;
 use overlay::{Connected, Overlay};
 pub use overlay::{INBOUND_MAX, Target};
 use own::Own;
-use random::Random;
 use returning::Standing;
 pub use snapshot::Snapshot;
 pub use state::MEMORY_MS;
@@ -96,7 +95,7 @@ impl Gossip {
         let mut random = Random::new(seed);
         let number = site_number(&config.name);
         let snapshot = start.snapshot.unwrap_or_default();
-        let own = Own::new(number, snapshot.boot, now, random.next());
+        let own = Own::new(number, snapshot.boot, now, random.number());
         let overlay = Overlay::new(
             number,
             config.zone.clone(),

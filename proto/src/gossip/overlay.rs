@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::entry::{HalfOctave, SiteNumber};
-use super::random::{Random, mix};
 use super::state::State;
+use crate::random::{Random, mix};
 
 const NEAR: usize = 2;
 const FAR: usize = 2;

@@ -18,8 +18,10 @@ const LINKS_DELAY: Duration = Duration::from_secs(2);
 const ESTIMATES_DELAY: Duration = Duration::from_secs(600);
 /// How often the info is told though nothing changed, so that nobody takes the site for gone: 7 days.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How often at most everything is told anew.
+/// How often at most everything is told anew because others know things that we did not say.
 const ANEW_INTERVAL: Duration = Duration::from_secs(60);
+/// How often at most it is looked for a daemon with our name.
+const SUSPECT_INTERVAL: Duration = Duration::from_secs(10);
 /// Entries go out after at most this.
 const PUSH_DELAY: Duration = Duration::from_millis(100);
 /// Versions go out after this.
@@ -38,7 +40,9 @@ pub(super) struct Own {
     pub(super) told: BTreeMap<Uuid, Stamp>,
     links_at: Option<Duration>,
     anew_at: Option<Duration>,
-    /// When everything was told anew last.
+    /// When it was last said that there may be a rival.
+    suspected: Option<Duration>,
+    /// When everything was told anew last because of a dispute.
     renewed: Option<Duration>,
     refresh_at: Duration,
 }
@@ -54,6 +58,7 @@ impl Own {
             told: BTreeMap::new(),
             links_at: None,
             anew_at: None,
+            suspected: None,
             renewed: None,
             refresh_at: now.monotonic,
         }
@@ -89,8 +94,8 @@ impl Own {
 }
 
 impl Gossip {
-    /// This site holds this of a manifest. Nothing happens if it was told so before.
-    pub fn set_holding(&mut self, manifest: ManifestId, holding: &Holding, now: Now) {
+    /// This site holds this of a manifest. Tells whether that is news; nothing happens if it is not.
+    pub fn set_holding(&mut self, manifest: ManifestId, holding: &Holding, now: Now) -> bool {
         let key = Key::Holding(manifest);
         let value = holding.encode();
         let old = self.state.get(site_log(self.own.number), &key);
@@ -98,6 +103,7 @@ impl Gossip {
         if !told {
             self.tell(key, value, now);
         }
+        !told
     }
 
     /// This site wrote to a record, and the catalogue has it.
@@ -263,7 +269,6 @@ impl Gossip {
             .map(|(_, key, value)| (key.clone(), value.to_vec()))
             .collect();
         self.own.since = self.own.next_version(now);
-        self.own.renewed = Some(now.monotonic);
         self.own.anew_at = None;
         self.tell_info(now);
         for (key, value) in entries {
@@ -284,6 +289,22 @@ impl Gossip {
         }
     }
 
+    /// A member told of a later start of a daemon with our name, which proves nothing.
+    pub(super) fn suspect(&mut self, addresses: Vec<String>, now: Now) {
+        let rested = self.own.suspected.map(|at| at + SUSPECT_INTERVAL);
+        if rested.is_none_or(|at| at <= now.monotonic) {
+            self.own.suspected = Some(now.monotonic);
+            self.event(Event::Rival { addresses });
+        }
+    }
+
+    /// The owner met a daemon with our name and certificate at one of these addresses, which [`Event::Rival`] named.
+    pub fn handle_rival(&mut self, addresses: Vec<String>, now: Now) {
+        if !self.own.outranked {
+            self.outrank(addresses, now);
+        }
+    }
+
     /// A later start of a daemon with our name is in the mesh: this one leaves it.
     pub(super) fn outrank(&mut self, addresses: Vec<String>, now: Now) {
         self.own.outranked = true;
@@ -293,6 +314,10 @@ impl Gossip {
             let reason = format!("another daemon named {} started later", self.config.name);
             self.hang_up(connection, reason, now);
         }
+        // Nobody can be reached from here any more.
+        for site in std::mem::take(&mut self.up) {
+            self.event(Event::SiteDown(site));
+        }
     }
 
     pub(super) fn tell_what_is_due(&mut self, now: Now, catalogue: &dyn Catalogue) {
@@ -301,6 +326,7 @@ impl Gossip {
             self.return_to_now(now, catalogue);
         }
         if due(self.own.anew_at) {
+            self.own.renewed = Some(now.monotonic);
             self.tell_anew(now);
         }
         if due(self.own.links_at) {

@@ -309,8 +309,7 @@ impl Gossip {
         for entry in part.entries.iter().filter(|entry| entry.key == Key::Info) {
             let info = Info::decode(&entry.value, self.own.number)?;
             if info.boot > self.own.boot {
-                self.outrank(info.addresses, now);
-                return Ok(true);
+                self.suspect(info.addresses, now);
             }
         }
         let foreign = part.entries.iter().any(|entry| {

@@ -3,9 +3,10 @@
 mod mesh;
 mod stream;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -13,10 +14,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use vitrail_chunkstore::gc::GcSummary;
-use vitrail_chunkstore::verify::{VerifyReport, verify};
+use vitrail_chunkstore::verify::VerifyReport;
 use vitrail_chunkstore::{Stats, Store};
 
 use crate::catalogue::Catalogue;
@@ -25,6 +27,10 @@ use crate::config::Config;
 use crate::glance;
 use crate::metrics::Metrics;
 use crate::peer::Peers;
+use crate::scrubber::{ScrubError, Scrubber};
+
+/// How often long work tells how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Everything that the admin API shows and does.
 pub struct Admin {
@@ -36,6 +42,8 @@ pub struct Admin {
     pub peers: Option<Arc<Peers>>,
     /// Runs collections.
     pub collector: Arc<Collector>,
+    /// Reads the store back.
+    pub scrubber: Arc<Scrubber>,
     /// What Prometheus reads.
     pub metrics: Arc<Metrics>,
     /// As configured.
@@ -79,6 +87,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/store", get(store))
         .route("/v1/store/gc", post(gc))
+        .route("/v1/store/scrub", post(scrub_store))
         .route("/v1/store/verify", post(verify_store))
         .route("/v1/sites", get(mesh::sites))
         .route("/v1/sites/{name}", get(mesh::site))
@@ -121,6 +130,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, Failure> {
         .metrics
         .set_store(&stats, admin.catalogue.len(), admin.store.memory().used());
     if let Some(peers) = &admin.peers {
+        admin.metrics.set_gossip_refused(peers.gossip_refused());
         peers.links.observe();
     }
     let text = admin.metrics.render().map_err(|error| {
@@ -201,18 +211,19 @@ struct GcRequest {
     dry_run: bool,
 }
 
+/// Parses a body that may be left out.
+fn parse<T: Default + DeserializeOwned>(body: &Bytes, hint: &'static str) -> Result<T, Failure> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        let message = format!("the request body: {error}");
+        Failure(StatusCode::BAD_REQUEST, message, hint)
+    })
+}
+
 async fn gc(State(admin): State<Arc<Admin>>, body: Bytes) -> Result<Response, Failure> {
-    let request: GcRequest = if body.is_empty() {
-        GcRequest::default()
-    } else {
-        serde_json::from_slice(&body).map_err(|error| {
-            Failure(
-                StatusCode::BAD_REQUEST,
-                format!("the request body: {error}"),
-                "send {\"dry_run\": true} or nothing",
-            )
-        })?
-    };
+    let request: GcRequest = parse(&body, "send {\"dry_run\": true} or nothing")?;
     Ok(stream::run(move |out| {
         let progress = |done, total| out.progress("packs", done, total, "packs");
         match admin.collector.collect(request.dry_run, progress) {
@@ -236,13 +247,38 @@ fn gc_result(summary: &GcSummary, dry_run: bool) -> serde_json::Value {
     })
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ScrubRequest {
+    /// Bytes per second; 0 is as fast as the disk allows.
+    rate: Option<u64>,
+}
+
+async fn scrub_store(State(admin): State<Arc<Admin>>, body: Bytes) -> Result<Response, Failure> {
+    let request: ScrubRequest = parse(&body, "send {\"rate\": bytes per second} or nothing")?;
+    let rate = request.rate.map_or(admin.scrubber.rate(), NonZeroU64::new);
+    Ok(read_back(admin, rate))
+}
+
 async fn verify_store(State(admin): State<Arc<Admin>>) -> Response {
+    read_back(admin, None)
+}
+
+fn read_back(admin: Arc<Admin>, rate: Option<NonZeroU64>) -> Response {
     stream::run(move |out| {
+        let stop = AtomicBool::new(false);
+        let mut told = Instant::now();
         let progress = |p: vitrail_chunkstore::verify::Progress| {
-            out.progress("packs", p.done_bytes, p.total_bytes, "bytes");
+            // Nobody would see how it ends.
+            stop.store(out.is_gone(), Ordering::Relaxed);
+            if told.elapsed() >= PROGRESS_INTERVAL {
+                told = Instant::now();
+                out.progress("packs", p.done_bytes, p.total_bytes, "bytes");
+            }
         };
-        match verify(&admin.store, progress) {
+        match admin.scrubber.scrub_now(rate, &stop, progress) {
             Ok(report) => out.result(&verify_result(&report)),
+            Err(error @ ScrubError::Busy) => out.error(&error, "wait for it to end"),
             Err(error) => out.error(&error, "see the daemon's log"),
         }
     })
@@ -253,6 +289,11 @@ fn verify_result(report: &VerifyReport) -> serde_json::Value {
         .damaged
         .iter()
         .map(|d| json!({"pack": d.pack.0, "offset": d.offset, "reason": d.reason}))
+        .collect();
+    let damaged_manifests: Vec<_> = report
+        .damaged_manifests
+        .iter()
+        .map(ToString::to_string)
         .collect();
     let missing: Vec<_> = report
         .missing
@@ -265,7 +306,9 @@ fn verify_result(report: &VerifyReport) -> serde_json::Value {
         "chunks": report.chunks,
         "bytes": report.bytes,
         "manifests": report.manifests,
+        "partial_manifests": report.partial_manifests,
         "damaged": damaged,
+        "damaged_manifests": damaged_manifests,
         "missing": missing,
         "ok": report.ok(),
     })

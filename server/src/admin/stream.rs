@@ -24,6 +24,11 @@ impl Lines {
         let _dropped = self.lines.try_send(line.to_string());
     }
 
+    /// Whether the client has gone away.
+    pub(super) fn is_gone(&self) -> bool {
+        self.lines.is_closed()
+    }
+
     /// A line that may be dropped.
     pub(super) fn line(&self, line: &serde_json::Value) {
         let _dropped = self.lines.try_send(line.to_string());

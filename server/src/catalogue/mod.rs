@@ -8,8 +8,11 @@
 mod copies;
 mod image;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,8 +21,9 @@ use uuid::Uuid;
 use vitrail_chunkstore::Store;
 use vitrail_chunkstore::db::{Batch, Durability};
 use vitrail_proto::clock::Clock;
+use vitrail_proto::gossip::MEMORY_MS;
 use vitrail_proto::id::ManifestId;
-use vitrail_proto::record::{FIELDS_MAX, Merge, Record, Value};
+use vitrail_proto::record::{FIELDS_MAX, Merge, RECORD_LEN_MAX, Record, Value};
 
 pub use copies::{Copies, Intent, SPACE as COPIES_SPACE};
 pub use image::{Changes, Image, Import, Member, MemberStatus, Staged, Status, Visibility, field};
@@ -28,9 +32,13 @@ pub use task::{Task, TaskKind, TaskStatus};
 /// The catalogue's space in the database.
 pub const SPACE: &str = "images";
 
-/// Milliseconds for which removed properties and tags are remembered, so that a site that was away does
-/// not bring them back: 30 days.
-const REMOVAL_MEMORY_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Longest record that is written here. What several sites add to one while they are cut off from each other still fits
+/// [`RECORD_LEN_MAX`] together, unless they are more than four.
+const WRITTEN_LEN_MAX: usize = RECORD_LEN_MAX / 4;
+
+/// How far ahead of the clock an image may be said to be made because others were made in the same millisecond; those
+/// of a site whose clock is further ahead do not count.
+const AGE_LEAD_MAX_MS: u64 = 1000;
 
 /// Why the catalogue refused.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +54,9 @@ pub enum CatalogueError {
         "the image has had {FIELDS_MAX} different properties and tags in 30 days, which is the limit"
     )]
     TooManyFields,
+    /// The record would be too long.
+    #[error("the image's properties would take {0} bytes, the limit is {1}")]
+    TooLong(usize, usize),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] vitrail_chunkstore::Error),
@@ -59,6 +70,8 @@ pub struct Catalogue {
     writer: Mutex<Clock>,
     views: RwLock<Views>,
     listener: OnceLock<Listener>,
+    /// When this site last heard from others, in milliseconds since 1970; the end of time if it is alone.
+    contact_ms: AtomicU64,
     copies: Copies,
 }
 
@@ -121,6 +134,7 @@ impl Catalogue {
             writer: Mutex::new(clock),
             views: RwLock::new(views),
             listener: OnceLock::new(),
+            contact_ms: AtomicU64::new(u64::MAX),
         };
         catalogue.abandon_work()?;
         Ok(catalogue)
@@ -206,7 +220,7 @@ impl Catalogue {
             return Err(CatalogueError::Exists(id).into());
         }
         allow()?;
-        let stamp = clock.tick(now_ms());
+        let stamp = clock.tick(self.next_age(now_ms()));
         let mut record = Record::new(id, stamp);
         for (key, value) in changes.writes {
             record.set(&key, value, stamp);
@@ -215,6 +229,16 @@ impl Catalogue {
         drop(clock);
         self.wrote(id);
         Ok(image)
+    }
+
+    /// When an image that is made now is said to be made: after every other, so that lists have them in the order
+    /// in which they were made.
+    fn next_age(&self, now: u64) -> u64 {
+        let views = self.views.read();
+        match views.by_age.last() {
+            Some((newest, _)) if (now..now + AGE_LEAD_MAX_MS).contains(newest) => newest + 1,
+            _ => now,
+        }
     }
 
     /// Changes an image. `decide` sees it as it is and returns the writes, or an error that leaves it
@@ -240,7 +264,9 @@ impl Catalogue {
         for (key, value) in changes.writes {
             record.set(&key, value, stamp);
         }
-        record.prune(now.saturating_sub(REMOVAL_MEMORY_MS));
+        // Who was away must hear of what was removed meanwhile, or brings it back.
+        let contact = self.contact_ms.load(Ordering::Relaxed);
+        record.prune(now.min(contact).saturating_sub(MEMORY_MS));
         if record.field_count() > FIELDS_MAX {
             return Err(CatalogueError::TooManyFields.into());
         }
@@ -320,6 +346,12 @@ impl Catalogue {
         Ok(())
     }
 
+    /// This site is one of several, and last heard from others at this time. What was removed is remembered for
+    /// [`MEMORY_MS`] before that.
+    pub fn set_contact(&self, unix_ms: u64) {
+        self.contact_ms.store(unix_ms, Ordering::Relaxed);
+    }
+
     /// Calls `listener` with the id after every write of this site, on the thread that wrote. Only the first
     /// listener counts.
     pub fn set_listener(&self, listener: impl Fn(Uuid) + Send + Sync + 'static) {
@@ -330,8 +362,13 @@ impl Catalogue {
 
     fn take(&self, record: Record) -> Result<(), CatalogueError> {
         let id = record.id;
+        let bytes = record.encode();
+        // Nobody could read it back, or be told of it.
+        if bytes.len() > RECORD_LEN_MAX || record.field_count() > FIELDS_MAX {
+            return Err(CatalogueError::TooLong(bytes.len(), RECORD_LEN_MAX));
+        }
         let mut batch = Batch::new();
-        batch.put(SPACE, id.as_bytes(), record.encode());
+        batch.put(SPACE, id.as_bytes(), bytes);
         self.store.db().write(batch, Durability::Buffered)?;
         let mut views = self.views.write();
         match Image::of(&record) {
@@ -342,8 +379,12 @@ impl Catalogue {
     }
 
     fn put(&self, record: &Record) -> Result<(), CatalogueError> {
+        let bytes = record.encode();
+        if bytes.len() > WRITTEN_LEN_MAX {
+            return Err(CatalogueError::TooLong(bytes.len(), WRITTEN_LEN_MAX));
+        }
         let mut batch = Batch::new();
-        batch.put(SPACE, record.id.as_bytes(), record.encode());
+        batch.put(SPACE, record.id.as_bytes(), bytes);
         Ok(self.store.db().write(batch, Durability::Synced)?)
     }
 

@@ -72,7 +72,7 @@ pub(super) async fn download(call: Call, id: &str) -> ApiResult<Response<Body>> 
     let api = call.api.clone();
     api.reads.note(image.id, api.catalogue.len());
     let whole = bytes.end - bytes.start == data.size;
-    let reader = api.content.open(data.manifest, image.id, whole).await;
+    let reader = api.content.open(&data, image.id, whole).await;
     let reader = reader.map_err(|error| unreadable(&api, &error))?;
     *answer.body_mut() = body(api, Arc::new(reader), bytes).await?;
     Ok(answer)

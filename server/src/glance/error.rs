@@ -188,7 +188,9 @@ impl From<CatalogueError> for ApiError {
         match error {
             CatalogueError::Exists(id) => Self::conflict(format!("Image ID {id} already exists!")),
             CatalogueError::NotFound(id) => Self::no_image(id),
-            CatalogueError::TooManyFields => Self::too_large(error.to_string()),
+            CatalogueError::TooManyFields | CatalogueError::TooLong(..) => {
+                Self::too_large(error.to_string())
+            }
             CatalogueError::Store(error) => error.into(),
         }
     }

@@ -180,7 +180,7 @@ pub(super) async fn inspect_staged(
 ) -> ApiResult<Option<u64>> {
     let unreadable =
         |error| ApiError::unavailable(format!("The staged data cannot be read now: {error}."));
-    let reader = api.content.open(staged.manifest, image.id, true).await;
+    let reader = api.content.open(staged, image.id, true).await;
     let reader = reader.map_err(unreadable)?;
     let mut inspector = Inspector::new();
     let mut start = 0;

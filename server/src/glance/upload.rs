@@ -30,6 +30,8 @@ use crate::config::ImportMethod;
 
 static IMAGE_SIZE: HeaderName = HeaderName::from_static("x-openstack-image-size");
 
+/// Bytes per second below which a client's body is too slow: it would keep others from uploading.
+const RATE_MIN: u64 = 1024;
 /// What is read of a refused upload, so that a client that only then looks for the answer finds it: bytes
 /// and time.
 const DRAIN_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
@@ -271,7 +273,7 @@ impl Upload {
     async fn receive(&mut self, body: &mut Incoming) -> ApiResult<Taken> {
         let mut client = Client {
             body,
-            idle: Duration::from_secs(self.api.config.api.idle_timeout_s),
+            patience: Patience::new(self.api.config.api.idle_timeout_s),
             received: 0,
             expected: self.expected_size,
         };
@@ -369,7 +371,7 @@ impl Upload {
 /// The body of a client's request.
 struct Client<'a> {
     body: &'a mut Incoming,
-    idle: Duration,
+    patience: Patience,
     received: u64,
     /// Bytes that it announced.
     expected: Option<u64>,
@@ -378,14 +380,7 @@ struct Client<'a> {
 impl Source for Client<'_> {
     async fn next(&mut self) -> ApiResult<Option<Bytes>> {
         loop {
-            let frame = tokio::time::timeout(self.idle, self.body.frame())
-                .await
-                .map_err(|_| {
-                    ApiError::bad_request(format!(
-                        "The upload stopped: no byte came for {} seconds.",
-                        self.idle.as_secs()
-                    ))
-                })?;
+            let frame = self.patience.wait_for(self.body.frame()).await?;
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|error| {
                 ApiError::bad_request(format!(
@@ -397,6 +392,7 @@ impl Source for Client<'_> {
                 continue;
             };
             self.received += data.len() as u64;
+            self.patience.feed(data.len() as u64);
             let received = self.received;
             if let Some(expected) = self.expected.filter(|&expected| received > expected) {
                 return Err(ApiError::bad_request(format!(
@@ -411,6 +407,46 @@ impl Source for Client<'_> {
                 "Size is short: expected {expected} bytes, got {received} bytes"
             ))),
             None => Ok(None),
+        }
+    }
+}
+
+/// How long a client is waited for: time in which it is held back does not count.
+struct Patience {
+    idle_s: u64,
+    /// Waited since the client last kept to the rate, and bytes that came in that time.
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Patience {
+    fn new(idle_s: u64) -> Self {
+        Self {
+            idle_s,
+            waited: Duration::ZERO,
+            bytes: 0,
+        }
+    }
+
+    /// Waits for more of the body. Fails if less than [`RATE_MIN`] came over all of the idle time.
+    async fn wait_for<T>(&mut self, more: impl Future<Output = T>) -> ApiResult<T> {
+        let left = Duration::from_secs(self.idle_s).saturating_sub(self.waited);
+        let begun = tokio::time::Instant::now();
+        let more = tokio::time::timeout(left, more).await.map_err(|_| {
+            ApiError::bad_request(format!(
+                "The upload is too slow: {} bytes came in {} seconds.",
+                self.bytes, self.idle_s
+            ))
+        })?;
+        self.waited += begun.elapsed();
+        Ok(more)
+    }
+
+    /// This many bytes have come.
+    fn feed(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        if self.bytes >= RATE_MIN * self.idle_s {
+            (self.waited, self.bytes) = (Duration::ZERO, 0);
         }
     }
 }

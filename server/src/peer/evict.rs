@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
+use vitrail_proto::fetch::Have;
+use vitrail_proto::gossip::Holding;
 use vitrail_proto::id::ManifestId;
 use vitrail_proto::wire::{Answer, Evicted, Question};
 
 use super::Peers;
 use super::ask::ask_once;
-use super::gossip::holds_whole;
+use super::gossip::held;
 use super::serve::blocking;
 use crate::catalogue::Intent;
 
@@ -84,7 +86,7 @@ impl Peers {
 
     /// Whether some other site vouches for its copy.
     async fn is_vouched_for(&self, id: ManifestId) -> bool {
-        let holders = self.holders(id).into_iter().filter(|h| h.complete);
+        let holders = self.holders(id).into_iter().filter(|h| h.have == Have::All);
         for holder in holders.take(ASKED_MAX) {
             let asked = async {
                 let link = self.link_to(&holder).await.ok()?;
@@ -103,7 +105,9 @@ impl Peers {
         let (store, catalogue) = (self.store.clone(), self.catalogue.clone());
         blocking(move || {
             let copies = catalogue.copies();
-            !copies.is_leaving(id) && catalogue.manifests().contains(&id) && holds_whole(&store, id)
+            !copies.is_leaving(id)
+                && catalogue.manifests().contains(&id)
+                && held(&store, id) == Holding::Complete
         })
         .await
             == Some(true)

@@ -1,8 +1,9 @@
 //! Connections to other sites: dialled on demand, kept while they are used, one for each pair of sites.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -15,7 +16,7 @@ use vitrail_proto::congestion::Class;
 use vitrail_proto::wire::PEER_DNS_NAME;
 
 use super::budget::Budget;
-use super::congestion::Gauge;
+use super::congestion::{Gauge, probe_when_silent};
 use super::identity::{Files, Identity, peer_site};
 use super::socket::PacedSocket;
 use super::transport;
@@ -28,6 +29,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const UNUSED_MAX: Duration = Duration::from_secs(120);
 /// Links at once.
 const LINKS_MAX: usize = 256;
+/// Refused connections that are remembered.
+const REFUSED_MAX: usize = 16;
 
 /// Codes with which a connection or stream is closed; they are for people who read traces.
 pub(super) mod code {
@@ -81,6 +84,14 @@ impl Link {
             last_used: Mutex::new(Instant::now()),
         };
         link.fit_window();
+        if let Some(gauge) = &link.gauge {
+            let window = transport::CONNECTION_WINDOW.into();
+            tokio::spawn(probe_when_silent(
+                link.connection.clone(),
+                gauge.clone(),
+                window,
+            ));
+        }
         Arc::new(link)
     }
 
@@ -188,6 +199,17 @@ impl Drop for Work<'_> {
     }
 }
 
+/// What only the two ends of a connection know.
+type Proof = [u8; 16];
+
+fn proof(connection: &Connection) -> anyhow::Result<Proof> {
+    let mut proof = [0; 16];
+    connection
+        .export_keying_material(&mut proof, b"vitrail namesake", b"")
+        .map_err(|_| anyhow::anyhow!("the connection has no keys"))?;
+    Ok(proof)
+}
+
 /// A new connection, whoever dialled.
 pub(super) struct NewLink(pub(super) Arc<Link>);
 
@@ -199,6 +221,10 @@ pub struct Links {
     by_site: Mutex<HashMap<u64, Arc<Link>>>,
     /// One dial to an address at a time.
     dialling: tokio::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Proofs of the last connections that were refused because the other end has our own name.
+    refused: Mutex<VecDeque<Proof>>,
+    /// Set once this site is out of the mesh.
+    left: AtomicBool,
     arrivals: mpsc::Sender<NewLink>,
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
@@ -235,6 +261,8 @@ impl Links {
             files,
             by_site: Mutex::default(),
             dialling: tokio::sync::Mutex::default(),
+            refused: Mutex::default(),
+            left: AtomicBool::new(false),
             arrivals,
             metrics,
             budget,
@@ -311,6 +339,16 @@ impl Links {
     }
 
     async fn dial_one(&self, site: Option<&str>, address: &str) -> anyhow::Result<Arc<Link>> {
+        let connection = self.handshake(address).await?;
+        let found = peer_site(&connection)?;
+        if site.is_some_and(|site| site != found) {
+            connection.close(code::NOT_ALLOWED, b"another site was expected");
+            bail!("site {found} answers there");
+        }
+        self.admit(found, connection).await
+    }
+
+    async fn handshake(&self, address: &str) -> anyhow::Result<Connection> {
         let ip = tokio::net::lookup_host(address)
             .await?
             .next()
@@ -318,16 +356,33 @@ impl Links {
         let identity = self.identity.read().clone();
         let mut config = quinn::ClientConfig::new(identity.client.clone());
         config.transport_config(Arc::new(transport::config()));
-        let connection = self
+        Ok(self
             .endpoint
             .connect_with(config, ip, PEER_DNS_NAME)?
-            .await?;
-        let found = peer_site(&connection)?;
-        if site.is_some_and(|site| site != found) {
-            connection.close(code::NOT_ALLOWED, b"another site was expected");
-            bail!("site {found} answers there");
+            .await?)
+    }
+
+    /// Whether another daemon with this site's certificate answers at one of these addresses.
+    pub(super) async fn finds_namesake(&self, addresses: &[String]) -> bool {
+        for address in addresses {
+            let found = tokio::time::timeout(DIAL_TIMEOUT, self.is_namesake(address)).await;
+            if matches!(found, Ok(Ok(true))) {
+                return true;
+            }
         }
-        self.admit(found, connection).await
+        false
+    }
+
+    async fn is_namesake(&self, address: &str) -> anyhow::Result<bool> {
+        let connection = self.handshake(address).await?;
+        if peer_site(&connection)? != self.identity.read().site {
+            connection.close(code::NOT_NEEDED, b"another site was expected");
+            return Ok(false);
+        }
+        // Whoever has our name hangs up on us. If that was ourselves, the connection is among those we refused.
+        connection.closed().await;
+        let proof = proof(&connection)?;
+        Ok(!self.refused.lock().contains(&proof))
     }
 
     /// Accepts connections until the endpoint closes.
@@ -364,10 +419,20 @@ impl Links {
     async fn admit(&self, site: String, connection: Connection) -> anyhow::Result<Arc<Link>> {
         let identity = self.identity.read().clone();
         if site == identity.site {
+            let mut refused = self.refused.lock();
+            if refused.len() == REFUSED_MAX {
+                refused.pop_front();
+            }
+            refused.push_back(proof(&connection)?);
+            drop(refused);
             connection.close(code::NOT_ALLOWED, b"you have my name");
             bail!(
                 "another daemon has our site's name {site:?}; every site needs a certificate of its own"
             );
+        }
+        if self.left.load(Ordering::Relaxed) {
+            connection.close(code::NOT_ALLOWED, b"another daemon has my name");
+            bail!("this site has left the mesh, because another daemon has its name");
         }
         if identity
             .allowed
@@ -394,6 +459,15 @@ impl Links {
             .await
             .context("the daemon is stopping")?;
         Ok(link)
+    }
+
+    /// Closes everything, and lets nobody in any more: another daemon has our name.
+    pub(super) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+        for link in self.all() {
+            let reason = b"another daemon has my name";
+            link.connection.close(code::NOT_ALLOWED, reason);
+        }
     }
 
     /// Closes links that nobody uses, but for those that `keep` names, and reads changed certificates.

@@ -1,6 +1,6 @@
 //! Manifests from other sites: fetched once for any number of readers, and those of new images before anybody reads.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +10,11 @@ use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use quinn::RecvStream;
 use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 use vitrail_chunkstore::Lease;
 use vitrail_proto::id::ManifestId;
 use vitrail_proto::manifest::{MANIFEST_LEN_MAX, Manifest};
+use vitrail_proto::record::{DATA, Data};
 use vitrail_proto::wire::{FetchReply, FetchRequest, StreamKind};
 
 use super::links::Link;
@@ -27,10 +29,9 @@ const HOLDER_PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long those who were asked have to begin.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a manifest may take: this, and longer by its length at [`RATE_MIN`].
-const BODY_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bytes per second below which a holder is too slow to be waited for.
-const RATE_MIN: u64 = 16 * 1024;
+/// A holder that sends less than this in [`STEADY_TIME`] is too slow to be waited for.
+const STEADY_LEN: usize = 64 * 1024;
+const STEADY_TIME: Duration = Duration::from_secs(5);
 
 /// Length of the longest manifest that is fetched ahead: about 6 GiB of image.
 const AHEAD_LEN_MAX: u64 = 4 * 1024 * 1024;
@@ -146,8 +147,31 @@ async fn outcome<T: Clone>(mut flight: Outcome<T>) -> Result<T, String> {
 }
 
 impl Peers {
+    /// The manifest of an image, which is in the store then, from another site if need be; the lease keeps it. One
+    /// that does not fit what the record says of the bytes is refused.
+    pub async fn manifest_of(
+        self: &Arc<Self>,
+        image: Uuid,
+        data: &Data,
+        lease: &Lease,
+    ) -> Result<Arc<Manifest>, String> {
+        let manifest = self.ensure_manifest(data.manifest, lease).await?;
+        let says = (data.size, &data.md5, &data.sha512);
+        if says == (manifest.size(), manifest.md5(), manifest.sha512()) {
+            return Ok(manifest);
+        }
+        let catalogue = self.catalogue.clone();
+        let record = blocking(move || catalogue.record(image)).await;
+        let record = record.and_then(Result::ok).flatten();
+        let writer = record.and_then(|record| Some(record.stamp(DATA)?.site()));
+        let writer = writer.map_or_else(String::new, |site| self.gossip.name_of(site));
+        Err(format!(
+            "the record, written by site {writer}, says other size and hashes than the manifest that it names"
+        ))
+    }
+
     /// Makes sure that the manifest is in the store, from another site if need be. The lease keeps it.
-    pub async fn ensure_manifest(
+    pub(super) async fn ensure_manifest(
         self: &Arc<Self>,
         id: ManifestId,
         lease: &Lease,
@@ -236,18 +260,28 @@ impl Peers {
     /// The bytes of a manifest, verified against its id, from the first holder that has them.
     async fn fetch_manifest(&self, id: ManifestId, len_max: u64) -> Result<Bytes, String> {
         let mut reasons = Vec::new();
-        let mut holders = self.wait_for_holders(id).await.into_iter().peekable();
+        self.wait_for_holders(id).await;
         let mut asked = FuturesUnordered::new();
+        // Who was asked, and whether it is still waited for.
+        let mut waiting: BTreeMap<String, bool> = BTreeMap::new();
+        // Looked up each time, since it may be news that keeps a holder from being asked, or a lie.
+        let next = |waiting: &mut BTreeMap<String, bool>| {
+            let mut holders = self.holders(id).into_iter();
+            let holder = holders.find(|holder| !waiting.contains_key(&holder.name))?;
+            waiting.insert(holder.name.clone(), true);
+            Some(self.ask_manifest(holder, id, len_max))
+        };
         let mut deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
         loop {
             if asked.is_empty() {
-                match holders.next() {
-                    Some(holder) => asked.push(self.ask_manifest(holder, id, len_max)),
+                match next(&mut waiting) {
+                    Some(ask) => asked.push(ask),
                     None => break,
                 }
             }
             tokio::select! {
                 Some((holder, answer)) = asked.next() => {
+                    waiting.insert(holder.clone(), false);
                     let bytes = match answer {
                         Ok(answer) => answer.read(id).await,
                         Err(error) => Err(error),
@@ -255,19 +289,23 @@ impl Peers {
                     match bytes {
                         Ok(Some(bytes)) => return Ok(bytes),
                         Ok(None) => reasons.push(format!("{holder}: it does not have it")),
-                        Err(reason) => reasons.push(format!("{holder}: {reason}")),
+                        Err(error) => {
+                            tracing::warn!(peer = holder, %error, "no manifest from this holder");
+                            if !matches!(error, MessageError::Lost(_)) {
+                                self.metrics.peer_fault(&holder);
+                            }
+                            reasons.push(format!("{holder}: {error}"));
+                        }
                     }
                     deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
                 }
-                () = tokio::time::sleep(ANSWER_PATIENCE), if holders.peek().is_some() => {
-                    if let Some(holder) = holders.next() {
-                        asked.push(self.ask_manifest(holder, id, len_max));
-                    }
-                }
                 () = tokio::time::sleep_until(deadline) => {
-                    reasons.push(format!("no answer in {} s", ANSWER_TIMEOUT.as_secs()));
+                    let silent = waiting.iter().filter(|(_, waiting)| **waiting);
+                    let seconds = ANSWER_TIMEOUT.as_secs();
+                    reasons.extend(silent.map(|(site, _)| format!("{site}: no answer in {seconds} s")));
                     break;
                 }
+                () = tokio::time::sleep(ANSWER_PATIENCE) => asked.extend(next(&mut waiting)),
             }
         }
         if reasons.is_empty() {
@@ -309,18 +347,16 @@ impl Peers {
         (holder.name, answer)
     }
 
-    /// Who holds a manifest. The record of a new image may come before the word of who holds it, so that is waited for
+    /// Waits until somebody holds a manifest. The record of a new image may come before the word of who holds it, so that is waited for
     /// a while.
-    async fn wait_for_holders(&self, id: ManifestId) -> Vec<Holder> {
+    async fn wait_for_holders(&self, id: ManifestId) {
         let deadline = tokio::time::Instant::now() + HOLDER_PATIENCE;
         loop {
             let changed = self.gossip.holdings_changed();
-            let holders = self.holders(id);
-            if !holders.is_empty() {
-                return holders;
-            }
-            if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return Vec::new();
+            if !self.holders(id).is_empty()
+                || tokio::time::timeout_at(deadline, changed).await.is_err()
+            {
+                return;
             }
         }
     }
@@ -336,9 +372,8 @@ struct Answer {
 impl Answer {
     /// The rest of it: a manifest's bytes, or none if the holder does not have it.
     async fn read(mut self, id: ManifestId) -> Result<Option<Bytes>, MessageError> {
-        let time = BODY_TIMEOUT + Duration::from_secs(self.len as u64 / RATE_MIN);
-        let reply = tokio::time::timeout(time, message::read_body(&mut self.recv, self.len)).await;
-        let reply = reply.map_err(|_| MessageError::Unexpected("it is too slow"))??;
+        let reply =
+            message::read_steadily(&mut self.recv, self.len, STEADY_LEN, STEADY_TIME).await?;
         self.link.rx_bytes.inc_by(reply.len() as u64);
         self.link.touch();
         let FetchReply::Manifest(bytes) = FetchReply::decode(&reply)? else {
@@ -349,13 +384,20 @@ impl Answer {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let checked = blocking(move || (ManifestId::of(&bytes) == id).then_some(bytes)).await;
-        match checked.flatten() {
-            Some(bytes) => Ok(Some(bytes)),
-            None => Err(MessageError::Unexpected(
-                "it sent another manifest than it was asked for",
-            )),
-        }
+        let checked = blocking(move || {
+            if ManifestId::of(&bytes) != id {
+                return Err(MessageError::Unexpected(
+                    "it sent another manifest than it was asked for",
+                ));
+            }
+            // Here, where it is known who sent it.
+            Manifest::decode(&bytes)?;
+            Ok(bytes)
+        });
+        let checked = checked.await;
+        checked
+            .unwrap_or(Err(MessageError::Unexpected("checking it failed here")))
+            .map(Some)
     }
 }
 

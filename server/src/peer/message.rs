@@ -1,5 +1,7 @@
 //! Messages on QUIC streams: a length and that many bytes.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, SendStream};
 use thiserror::Error;
@@ -66,6 +68,24 @@ pub(super) async fn read_body(stream: &mut RecvStream, len: usize) -> Result<Byt
         let start = message.len();
         message.resize(len.min(start + ALLOCATE_MAX), 0);
         let read = stream.read_exact(&mut message[start..]).await;
+        read.map_err(|error| MessageError::Lost(error.to_string()))?;
+    }
+    Ok(message.freeze())
+}
+
+/// As [`read_body`], but gives up when the next `least` bytes, or what is left, take longer than `time`.
+pub(super) async fn read_steadily(
+    stream: &mut RecvStream,
+    len: usize,
+    least: usize,
+    time: Duration,
+) -> Result<Bytes, MessageError> {
+    let mut message = BytesMut::new();
+    while message.len() < len {
+        let start = message.len();
+        message.resize(len.min(start + least), 0);
+        let read = tokio::time::timeout(time, stream.read_exact(&mut message[start..])).await;
+        let read = read.map_err(|_| MessageError::Unexpected("it is too slow"))?;
         read.map_err(|error| MessageError::Lost(error.to_string()))?;
     }
     Ok(message.freeze())

@@ -19,6 +19,7 @@ mod prefetch;
 mod preseed;
 mod pull;
 pub mod receipt;
+mod repair;
 mod serve;
 mod session;
 pub mod socket;
@@ -27,7 +28,6 @@ pub mod view;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use vitrail_chunkstore::Store;
 use vitrail_proto::clock::site_number;
+use vitrail_proto::fetch::Have;
 use vitrail_proto::id::ManifestId;
 use vitrail_proto::wire::StreamKind;
 
@@ -54,6 +55,7 @@ pub use preseed::{PreseedProgress, PreseedResult};
 use pull::Pulls;
 pub use pull::{Interest, PullHandle};
 use receipt::Receipts;
+use repair::Repairs;
 
 /// How often unused links are closed and certificate files are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -73,10 +75,9 @@ pub struct Peers {
     gossip: Gossip,
     manifests: Manifests,
     pulls: Pulls,
+    repairs: Repairs,
     /// What pulls have cost.
     pub receipts: Receipts,
-    /// Peers that broke the rules.
-    pub faults: AtomicU64,
     server: serve::Server,
     metrics: Arc<Metrics>,
     seed: u64,
@@ -91,7 +92,8 @@ pub(crate) struct Holder {
     number: u64,
     name: String,
     addresses: Vec<String>,
-    complete: bool,
+    /// How much of it, as far as gossip tells.
+    have: Have,
     /// 0 in our zone, 1 elsewhere.
     distance: u8,
 }
@@ -123,6 +125,7 @@ impl Peers {
         };
         let gossip = Gossip::new(config, advertise, &store, catalogue.clone())
             .context("cannot read what was known of other sites")?;
+        let repairs = Repairs::open(&store).context("cannot read what is to be repaired")?;
         let server = serve::Server::new(store.clone(), config.store.zstd_level);
         let peers = Arc::new(Self {
             store,
@@ -133,8 +136,8 @@ impl Peers {
             gossip,
             manifests: Manifests::new(),
             pulls: Pulls::default(),
+            repairs,
             receipts: Receipts::default(),
-            faults: AtomicU64::new(0),
             server,
             metrics,
             tasks: TaskTracker::new(),
@@ -146,6 +149,7 @@ impl Peers {
             .tasks
             .spawn(peers.clone().run(new_links, stop.clone()));
         peers.tasks.spawn(peers.clone().fetch_manifests_ahead());
+        peers.tasks.spawn(peers.clone().repair());
         peers.tasks.spawn(peers.clone().prefetch(stop.clone()));
         peers.clone().start_gossip(stop);
         Ok(Some(peers))
@@ -164,6 +168,11 @@ impl Peers {
                 "work for other sites did not end in time"
             );
         }
+    }
+
+    /// How often something that other sites told was not taken in for lack of room.
+    pub fn gossip_refused(&self) -> u64 {
+        self.gossip.refused()
     }
 
     /// Where this site listens for others.
@@ -270,7 +279,7 @@ impl Peers {
                 .get(number)
                 .map_or(Duration::MAX, |link| link.rtt())
         };
-        holders.sort_by_key(|h| (h.distance, !h.complete, rtt(h.number), h.number));
+        holders.sort_by_key(|h| (h.distance, h.have != Have::All, rtt(h.number), h.number));
         holders
     }
 }

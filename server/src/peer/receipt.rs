@@ -39,6 +39,8 @@ pub struct Receipt {
     pub bound_seconds: Option<f64>,
     /// The sites whose links bind that; empty if it is our own.
     pub bottleneck: Vec<String>,
+    /// Holders that were left, or not reached, and why: `NAME: reason`. The last 8.
+    pub dropped: Vec<String>,
     /// `complete`, or why it ended otherwise.
     pub outcome: String,
 }

@@ -13,13 +13,15 @@ use super::congestion::Factory;
 /// closes the connection); more bandwidth comes from more streams.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 /// Window of a connection, each way: 100 Mbit/s at 1.3 s, or 1 Gbit/s at 130 ms.
-pub(super) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// Streams that a peer may have open at once.
 const STREAMS_MAX: u32 = 64;
-/// A peer that says nothing for so long is gone.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Below the idle timeout by enough to lose two of them.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A peer that says nothing for so long is gone: it takes two lost keep-alives in a row. Pulls and questions do not wait
+/// for this; only who is listed as up does.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most of what an idle site costs (`proto/docs/GOSSIP.md`), and below the 30 s after which many NATs and firewalls
+/// forget a path.
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
 
 /// Windows, timeouts and the congestion controller of a connection, which begins as interactive.
 pub fn config() -> TransportConfig {

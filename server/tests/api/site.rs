@@ -144,8 +144,9 @@ impl Client {
         self.stream("/v1/store/verify", "")
     }
 
+    /// Long work to its end; the result.
     #[track_caller]
-    fn stream(&self, path: &str, body: &str) -> Value {
+    pub(crate) fn stream(&self, path: &str, body: &str) -> Value {
         let answer = self.operator("POST", path).bytes(body).send().expect(200);
         let text = answer.text();
         let last = text.lines().last().expect("a line");
@@ -204,8 +205,18 @@ impl Site {
 
     /// Stops it gracefully.
     pub(crate) fn stop(&mut self) {
-        if let Some(daemon) = self.daemon.take() {
-            self.runtime.block_on(daemon.stop());
+        let Some(daemon) = self.daemon.take() else {
+            return;
+        };
+        self.runtime.block_on(daemon.stop());
+        // A process that ends gives its socket back; here that takes as long as QUIC waits for late packets.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let peer = self.config.peer.listen;
+        while self.config.peer.ca.is_some()
+            && std::net::UdpSocket::bind(peer).is_err()
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -166,7 +166,22 @@ fn a_client_that_falls_silent() {
         .send(format!("{}Content-Length: 100\r\n\r\nhello", head(&id)))
         .unwrap();
     let answer = connection.answer().unwrap().expect(400);
-    assert!(answer.text().contains("no byte came"), "{}", answer.text());
+    assert!(answer.text().contains("too slow"), "{}", answer.text());
+    is_queued_and_works(&site, &id);
+}
+
+#[test]
+fn a_client_that_sends_a_byte_now_and_then() {
+    let site = Site::with(|config| config.api.idle_timeout_s = 2);
+    let id = site.create(json!({}));
+    let mut connection = Connection::open(site.api);
+    connection
+        .send(format!("{}Content-Length: 1000000\r\n\r\n", head(&id)))
+        .unwrap();
+    // Never silent for as long as the timeout, and never fast enough.
+    while connection.send("x").is_ok() && site.status(&id) != "queued" {
+        std::thread::sleep(Duration::from_millis(200));
+    }
     is_queued_and_works(&site, &id);
 }
 
@@ -250,12 +265,12 @@ fn memory_that_stays_in_use() {
     let (slow, waiting) = (site.create(json!({})), site.create(json!({})));
     let mut connection = Connection::open(site.api);
     connection
-        .send(format!("{}Content-Length: 100\r\n\r\n", head(&slow)))
+        .send(format!("{}Content-Length: 100000\r\n\r\n", head(&slow)))
         .unwrap();
     site.wait_for_status(&slow, "saving", Duration::from_secs(10));
     let feeder = std::thread::spawn(move || {
-        // A byte now and then, so that it is not given up.
-        while connection.send("x").is_ok() {
+        // Just fast enough not to be given up.
+        while connection.send("x".repeat(1000)).is_ok() {
             std::thread::sleep(Duration::from_millis(100));
         }
     });

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use vitrail::ca;
 use vitraild::config::Config;
 use vitraild::daemon::Daemon;
 
-use crate::mesh::{Authority, Mesh, free_address, up_sites, wait};
-use crate::site::Site;
+use crate::mesh::{Authority, Mesh, free_address, up_sites, wait, wait_for_image};
+use crate::site::{Site, noise};
 
 /// Long enough for a site that gets in to have been seen.
 const SETTLED: Duration = Duration::from_secs(3);
@@ -97,6 +98,34 @@ fn a_second_site_of_the_same_name_is_kept_out() {
     // Paris itself refuses it, and its own view holds nobody else.
     assert_eq!(up_sites(&twin), 1);
     assert_eq!(up_sites(&mesh.sites[1]), 2);
+}
+
+#[test]
+fn of_two_sites_with_one_name_the_later_stays() {
+    let mesh = Mesh::start(&["paris", "lyon"]);
+    let [paris, lyon] = &mesh.sites[..] else {
+        panic!("two sites")
+    };
+    let before = paris.image(&noise(30, 100_000));
+    wait_for_image(lyon, &before);
+    let (address, seed) = (free_address(), lyon.config.peer.listen);
+    let twin = Site::with(|config| mesh.authority.enroll(config, "paris", address, seed));
+    wait("the earlier paris leaves", || up_sites(paris) == 1);
+    let at_twin = |site: &Value| site["addresses"][0] == address.to_string();
+    wait("lyon knows the later", || {
+        let site = lyon.operator("GET", "/v1/sites/paris").send().expect(200);
+        site.json()["up"] == true && at_twin(&site.json())
+    });
+    // The mesh goes on, with the later one and with what the earlier one had told it.
+    let after = twin.image(&noise(31, 100_000));
+    wait_for_image(lyon, &after);
+    assert!(lyon.download(&after) == noise(31, 100_000));
+    wait("the twin has the catalogue", || {
+        twin.get(&format!("/v2/images/{before}")).status == 200
+    });
+    // And the earlier one goes on alone.
+    assert!(paris.download(&before) == noise(30, 100_000));
+    assert_eq!(paris.get(&format!("/v2/images/{after}")).status, 404);
 }
 
 #[test]

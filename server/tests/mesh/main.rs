@@ -12,10 +12,15 @@ mod keystone;
 mod site;
 
 mod cache;
+mod cut;
 mod healing;
+mod hostile;
 mod identity;
+mod liar;
 mod limits;
 mod mesh;
+mod partition;
+mod parts;
 mod permission;
 mod pulling;
 mod sharing;

@@ -1,6 +1,7 @@
 //! Meshes to test.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,13 @@ impl Authority {
         self.path().join(name)
     }
 
+    /// Makes sure that there is a certificate for a site.
+    pub(crate) fn issue(&self, name: &str) {
+        if !self.file(&format!("{name}.crt")).exists() {
+            ca::issue(self.path(), name, 1).unwrap();
+        }
+    }
+
     /// Makes `config` a site of the mesh that listens on `address` and joins at `seed`.
     pub(crate) fn enroll(
         &self,
@@ -42,9 +50,7 @@ impl Authority {
         address: SocketAddr,
         seed: SocketAddr,
     ) {
-        if !self.file(&format!("{name}.crt")).exists() {
-            ca::issue(self.path(), name, 1).unwrap();
-        }
+        self.issue(name);
         config.site.name = name.into();
         config.peer.listen = address;
         config.peer.seeds = vec![seed.to_string()];
@@ -54,12 +60,16 @@ impl Authority {
     }
 }
 
-/// A UDP address that was free a moment ago.
+/// A UDP address that was free a moment ago, below the ports that systems give away by themselves, so that a site that is
+/// stopped finds it free again.
 pub(crate) fn free_address() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    let ports = std::iter::repeat_with(|| rand::random_range(20_000..30_000));
+    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let mut free = ports
+        .take(1000)
+        .map(address)
+        .filter(|address| UdpSocket::bind(address).is_ok());
+    free.next().unwrap()
 }
 
 /// Sites of one mesh that know each other.
@@ -98,7 +108,8 @@ impl Mesh {
         self.join_with(name, |_| {});
     }
 
-    fn join_with(&mut self, name: &str, adjust: impl Fn(&mut Config)) {
+    /// Adds a site whose settings `adjust` changes.
+    pub(crate) fn join_with(&mut self, name: &str, adjust: impl Fn(&mut Config)) {
         let address = if self.sites.is_empty() {
             self.seed
         } else {
@@ -110,6 +121,25 @@ impl Mesh {
         });
         self.sites.push(site);
     }
+}
+
+/// Restarts a site with a bit flipped in the middle of each of its packs.
+pub(crate) fn damage(site: &mut Site) {
+    site.restart(|data_dir| {
+        let mut flipped = 0;
+        for entry in std::fs::read_dir(data_dir.join("packs")).unwrap() {
+            let mut options = std::fs::File::options();
+            let file = options.read(true).write(true).open(entry.unwrap().path());
+            let file = file.unwrap();
+            let middle = file.metadata().unwrap().len() / 2;
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, middle).unwrap();
+            byte[0] ^= 0x10;
+            file.write_all_at(&byte, middle).unwrap();
+            flipped += 1;
+        }
+        assert!(flipped > 0);
+    });
 }
 
 /// Sites that one of them takes for up.
@@ -148,6 +178,14 @@ pub(crate) fn receipts(client: &Client, id: &str) -> Vec<Value> {
     let path = format!("/v1/receipts?image={id}");
     let receipts = client.operator("GET", &path).send().expect(200).json();
     receipts.as_array().unwrap().clone()
+}
+
+/// Payload that a site has received from another since it started.
+pub(crate) fn received(client: &Client, from: &str) -> f64 {
+    let metrics = client.operator("GET", "/metrics").send().expect(200).text();
+    let prefix = format!("vitrail_peer_rx_bytes_total{{peer=\"{from}\"}} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&prefix));
+    value.map_or(0.0, |value| value.parse().unwrap())
 }
 
 /// Wire bytes of all receipts of a site for an image.

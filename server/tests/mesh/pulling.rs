@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::mesh::{Mesh, receipts, wait, wait_for_image, wire_bytes};
+use crate::mesh::{Mesh, receipts, received, wait, wait_for_image, wire_bytes};
 use crate::site::{Client, noise};
 
 const MB: usize = 1_000_000;
@@ -18,14 +18,6 @@ fn preseed(client: &Client, id: &str, sites: &[&str]) -> Value {
     let text = answer.text();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     last["result"].clone()
-}
-
-/// Payload bytes that a site has received from another, manifests included.
-fn received(client: &Client, from: &str) -> f64 {
-    let metrics = client.operator("GET", "/metrics").send().expect(200).text();
-    let name = format!("vitrail_peer_rx_bytes_total{{peer=\"{from}\"}} ");
-    let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
-    value.unwrap().parse().unwrap()
 }
 
 #[test]

@@ -148,6 +148,32 @@ fn of_two_daemons_with_one_name_the_later_start_stays() {
 }
 
 #[test]
+fn an_invented_rival_does_not_drive_a_site_out() {
+    let mut mesh = Mesh::new(&["a", "b", "liar"]);
+    mesh.connect(0, 1);
+    let lie = mesh.connect(2, 1);
+    mesh.hold(0, b"m", &Holding::Complete);
+    mesh.seconds(100);
+    let a = site_number("a");
+    let mut info = mesh.members[1].gossip.state.site(a).unwrap().info.clone();
+    info.boot = u64::MAX;
+    let version = (mesh.now().unix_ms << 16) + 7;
+    info.since = version;
+    let entry = PartEntry {
+        key: Key::Info,
+        version,
+        value: info.encode(),
+    };
+    mesh.deliver(1, lie, &forged(site_log(a), 0, version, vec![entry]));
+    mesh.seconds(20);
+    assert!(mesh.members[0].gossip.neighbours().next().is_some());
+    assert_eq!(mesh.holders(1, b"m"), [(a, Holding::Complete)]);
+    let told = &mesh.members[1].gossip.state.site(a).unwrap().info;
+    assert!(told.boot < u64::MAX);
+    mesh.assert_equal();
+}
+
+#[test]
 fn who_fills_a_site_up_does_not_cut_it_off() {
     let mut mesh = Mesh::new(&["a", "b", "liar"]);
     mesh.connect(0, 1);

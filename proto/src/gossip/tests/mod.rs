@@ -144,6 +144,16 @@ impl Mesh {
             .handle_message(connection, bytes, now, &mut member.records);
     }
 
+    /// Finds out whether there is another daemon with a member's name.
+    fn look(&mut self, of: usize, addresses: Vec<String>) {
+        let name = &self.members[of].gossip.config.name;
+        let alike = |member: &&Member| member.gossip.config.name == *name;
+        if self.members.iter().filter(alike).count() > 1 {
+            let now = self.now();
+            self.members[of].gossip.handle_rival(addresses, now);
+        }
+    }
+
     /// Carries out outputs until there are none.
     fn settle(&mut self) {
         for _ in 0..10_000 {
@@ -157,6 +167,7 @@ impl Mesh {
                             self.members[i].hung_up.push(reason);
                             self.disconnect(connection);
                         }
+                        Output::Event(Event::Rival { addresses }) => self.look(i, addresses),
                         Output::Event(event) => self.members[i].events.push(event),
                         Output::Dial { .. } => {}
                     }

@@ -23,7 +23,7 @@ pub(super) struct Account {
     pub(super) epoch: Instant,
     started_ms: u64,
     local_bytes: u64,
-    missing_bytes: u64,
+    pub(super) missing_bytes: u64,
     peers: HashMap<u64, (String, PeerBytes)>,
     /// Rates that were known before the pull, in bytes per second on the wire.
     known: HashMap<u64, f64>,
@@ -76,11 +76,12 @@ impl Account {
         bytes.raw += raw;
     }
 
-    /// The receipt of the pull, which has ended with `result`.
+    /// The receipt of the pull, which has ended with `result`, and in which holders were `dropped`.
     pub(super) fn receipt(
         &self,
         handle: &PullHandle,
         pull: &Pull,
+        dropped: Vec<String>,
         result: &Result<(), String>,
     ) -> Receipt {
         let manifest = &handle.manifest;
@@ -109,6 +110,7 @@ impl Account {
             encoding: "zstd frames",
             bound_seconds: (wire > 0 && bound.seconds > 0.0).then_some(bound.seconds),
             bottleneck: bound.bottleneck.iter().filter_map(name).collect(),
+            dropped,
             outcome: match result {
                 Ok(()) => "complete".into(),
                 Err(reason) => format!(

@@ -149,6 +149,9 @@ impl Holders {
     pub(super) fn drop_session(&mut self, peer: u64, failure: Failure, reason: &str) {
         if let Some(session) = self.sessions.remove(&peer) {
             let site = session.link.site.clone();
+            if failure == Failure::Fault {
+                self.peers.metrics.peer_fault(&site);
+            }
             tracing::warn!(peer = site, reason, "holder dropped");
             self.shun(peer, &site, failure, reason);
         }
@@ -169,6 +172,11 @@ impl Holders {
         self.reasons.push(reason);
         let excess = self.reasons.len().saturating_sub(HOLDERS_MAX);
         self.reasons.drain(..excess);
+    }
+
+    /// Ends everything. The reasons why holders were dropped or not reached, each after the holder's name.
+    pub(super) fn into_reasons(self) -> Vec<String> {
+        self.reasons
     }
 
     /// Why holders are not in the pull.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use vitrail_proto::id::ManifestId;
 use vitrail_proto::manifest::Manifest;
+use vitrail_proto::runs::Runs;
 
 use super::plan::Plan;
 
@@ -98,6 +99,11 @@ impl PullHandle {
         if !self.present[index as usize].swap(true, Ordering::AcqRel) {
             self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
+    }
+
+    /// The chunks that are in the store.
+    pub(super) fn present_chunks(&self) -> Runs {
+        Runs::of((0..self.first.len() as u32).filter(|index| self.is_present(*index)))
     }
 
     /// Wakes all who wait for chunks.

@@ -4,7 +4,8 @@
 //! cannot go on, or some time after the last interest has gone. Chunks that arrived stay in the store either way.
 //!
 //! `plan` finds out what is missing, `task` drives the planner of `vitrail-proto`, `holders` brings sites into the pull,
-//! `storing` writes what comes, `account` keeps the figures of the receipt.
+//! `storing` writes what comes, `account` keeps the figures of the receipt, `telling`
+//! says when other sites hear what has come.
 
 mod account;
 mod holders;
@@ -12,6 +13,7 @@ mod interest;
 mod plan;
 mod storing;
 mod task;
+mod telling;
 
 use std::collections::HashMap;
 use std::sync::Arc;

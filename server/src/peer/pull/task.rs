@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use super::holders::{Failure, Holders, Opened};
 use super::interest::PullHandle;
 use super::plan::Plan;
 use super::storing::{Job, Stored, store_frames};
+use super::telling::Telling;
 use crate::peer::Peers;
 use crate::peer::session::Event;
 
@@ -45,6 +45,7 @@ pub(super) struct Task {
     store_in: mpsc::Sender<Job>,
     stored: mpsc::UnboundedReceiver<Stored>,
     starved_since: Option<Instant>,
+    telling: Telling,
     /// When a client was last seen to wait.
     waited_at: Option<Instant>,
     _lease: Arc<Lease>,
@@ -103,6 +104,7 @@ impl Task {
             store_in,
             stored,
             starved_since: None,
+            telling: Telling::new(missing),
             waited_at: at.map(|_| Instant::now()),
             _lease: plan.lease,
         }
@@ -125,15 +127,18 @@ impl Task {
             _lease,
             ..
         } = self;
-        drop((holders, store_in));
+        let dropped = holders.into_reasons();
+        drop(store_in);
         // What came is made durable, however the pull ended.
         let committed = committed(stored).await;
         let result = driven.and(committed);
-        let receipt = account.receipt(&handle, &pull, &result);
+        let receipt = account.receipt(&handle, &pull, dropped, &result);
         peers.pulls.learn(account.seen_rates(&pull));
         if result.is_ok() {
             peers.metrics.pull(receipt.seconds, receipt.bound_seconds);
             peers.copy_arrived(handle.manifest_id).await;
+        } else {
+            peers.holding_changed(handle.manifest_id).await;
         }
         peers.receipts.add(receipt);
         peers.pulls.remove(&handle);
@@ -166,6 +171,7 @@ impl Task {
                     self.check_demand()?;
                     self.lower_class();
                     self.check_starved()?;
+                    self.tell_part().await;
                 }
                 () = tokio::time::sleep(sleep) => {
                     let now = self.now();
@@ -226,7 +232,6 @@ impl Task {
 
     /// A peer sent what it must not send.
     fn accuse(&mut self, peer: u64, reason: String) {
-        self.peers.faults.fetch_add(1, Ordering::Relaxed);
         self.holders.drop_session(peer, Failure::Fault, &reason);
         let now = self.now();
         self.pull.handle_fault(peer, reason, now);
@@ -244,14 +249,9 @@ impl Task {
                     rate,
                 };
                 // Believed until its own word comes, which saves a round trip.
-                let have = if holder.complete {
-                    Have::All
-                } else {
-                    Have::Part(Default::default())
-                };
                 self.holders.add(holder.number, session);
                 let now = self.now();
-                self.pull.add_peer(holder.number, info, have, now);
+                self.pull.add_peer(holder.number, info, holder.have, now);
             }
             Err(reason) => {
                 tracing::debug!(peer = holder.name, reason, "holder not reached");
@@ -366,6 +366,14 @@ impl Task {
         }
         self.pull.set_positions(positions, now);
         self.pull.set_whole(whole, now);
+    }
+
+    async fn tell_part(&mut self) {
+        let arrived = self.account.missing_bytes - self.pull.left_bytes();
+        if self.telling.is_due(arrived, self.now()) {
+            let chunks = self.handle.present_chunks();
+            self.peers.tell_part(self.handle.manifest_id, chunks).await;
+        }
     }
 
     /// A pull for which no client has waited for a while only fills the store.
