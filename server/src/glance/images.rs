@@ -128,11 +128,13 @@ pub(super) fn show(call: &Call, id: &str) -> ApiResult<Response<Body>> {
 
 pub(super) async fn update(call: Call, id: &str) -> ApiResult<Response<Body>> {
     let syntax = patch::Syntax::of(&call)?;
-    let image = call.image_for(id, Action::ModifyImage)?;
+    let image = call.image_for(id, Action::ModifyImage);
     let (api, who) = (call.api.clone(), call.identity.clone());
     let catalogue = api.catalogue.clone();
     let asker = Asker::of(&call);
+    // Read before anything is refused: a connection whose body was left unread cannot be kept.
     let operations = patch::parse(syntax, &call.json().await?)?;
+    let image = image?;
     if let Some(change) = patch::of_locations(&operations)? {
         locations::change(&api, &who, &image, change, asker).await?;
         let image = catalogue.get(image.id).unwrap_or(image);

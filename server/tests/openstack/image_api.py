@@ -29,10 +29,10 @@ class Cloud:
 
     def request(self, persona, method, path, headers=None, **more):
         """A persona's request; None is somebody without a token."""
-        headers = dict(headers or {})
+        # A server may end a connection on which it refused a body that it had not read.
+        headers = {"Connection": "close"} | dict(headers or {})
         if persona is not None:
             headers["X-Auth-Token"] = self.token(persona)
-        # Uploads are refused before they are read, after which some servers end the connection.
         return self._http.request(method, self.url + path, headers=headers, timeout=120, **more)
 
     def status(self, persona, method, path, **more):
