@@ -232,7 +232,8 @@ impl Journal {
     }
 }
 
-fn fresh_dir(results: &Path, name: &str) -> Result<PathBuf> {
+/// Makes `<results>/<name>`, with a number behind it when that exists.
+pub(crate) fn fresh_dir(results: &Path, name: &str) -> Result<PathBuf> {
     fs::create_dir_all(results).with_context(|| format!("create {}", results.display()))?;
     for number in 1..1000 {
         let suffix = if number == 1 {

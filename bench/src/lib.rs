@@ -20,4 +20,5 @@ pub mod plot;
 pub mod process;
 pub mod report;
 pub mod scenario;
+pub mod transport;
 pub mod wan;

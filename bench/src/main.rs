@@ -10,7 +10,7 @@ use vitrail_bench::peers::glance::{Glance, Setup};
 use vitrail_bench::peers::{Cache, Place};
 use vitrail_bench::scenario::{self, ReportOptions, RunOptions};
 use vitrail_bench::wan::cli::{self as wan, WanCommand};
-use vitrail_bench::{api, chunks, corpus, local, mesh, micro, process};
+use vitrail_bench::{api, chunks, corpus, local, mesh, micro, process, transport};
 
 /// Experiments that measure Vitrail beside what people use today.
 #[derive(Parser)]
@@ -52,6 +52,8 @@ enum Command {
     },
     /// Several sites on an emulated wide-area network
     Mesh(mesh::Options),
+    /// The daemon's transport on emulated paths, beside TCP and quinn's own controllers
+    Transport(transport::Options),
     /// Run a scenario: real systems beside each other on an emulated wide-area network
     Run(RunOptions),
     /// Draw the report of a run again
@@ -87,6 +89,7 @@ fn main() -> Result<ExitCode> {
             glance.wait()?;
         }
         Command::Mesh(options) => mesh::run(&options)?,
+        Command::Transport(options) => transport::run(&options)?,
         Command::Run(options) => return scenario::run(&options, Cache::open(cli.cache)?),
         Command::Report(options) => scenario::report(&options)?,
         Command::Compare { a, b } => scenario::compare(&a, &b)?,

@@ -106,6 +106,21 @@ fn the_background_steps_aside_for_tcp_and_comes_back() {
 }
 
 #[test]
+fn the_background_gives_way_to_tcp_that_joins_and_comes_back() {
+    for seed in 1..4 {
+        let cubic_until = ms(25_000);
+        let network = Network::new(Link::new(RATE, ms(100)), seed)
+            .flow(Flow::new(background(seed), ms(0), END))
+            .flow(Flow::new(Cubic::boxed(), ms(5000), cubic_until));
+        let records = network.run(END);
+        let beside = records[0].goodput(ms(15_000), cubic_until) / RATE as f64;
+        assert!(beside <= 0.15, "seed {seed}: beside CUBIC {beside}");
+        let after = records[0].goodput(cubic_until + ms(3000), END) / RATE as f64;
+        assert!(after >= 0.90, "seed {seed}: after it {after}");
+    }
+}
+
+#[test]
 fn the_background_steps_aside_for_ours() {
     let network = Network::new(Link::new(RATE, ms(100)), 1)
         .flow(Flow::new(background(1), ms(0), END))

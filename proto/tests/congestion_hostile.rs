@@ -5,6 +5,8 @@ mod link;
 use std::time::Duration;
 
 use link::Random;
+use link::endpoints::transfer_to_slow;
+use link::path::Link;
 use vitrail_proto::congestion::{Class, Controller};
 
 const MTU: u16 = 1452;
@@ -143,6 +145,28 @@ fn a_black_hole_for_large_packets() {
         exchange(&mut controller, &mut now, 50_000);
     }
     assert!(controller.window() > 40_000, "{}", controller.window());
+}
+
+/// Flow control stops the sender at what the receiver has granted; nothing is sent twice for it, and
+/// once the receiver reads again the path is full again.
+#[test]
+fn a_receiver_that_reads_one_byte_a_second() {
+    let path = Link::new(50_000_000, ms(40));
+    let dawdling = transfer_to_slow(path.clone(), ms(12_000), ms(10_000));
+    let windows = 8 * (4 << 20);
+    assert!(dawdling.alive);
+    assert!(
+        dawdling.wire_bytes < windows * 11 / 10,
+        "{}",
+        dawdling.wire_bytes
+    );
+    assert!(dawdling.sent_twice() < 0.01, "{}", dawdling.sent_twice());
+    let window = dawdling.sender.unwrap().window;
+    assert!(window <= WINDOW_MAX, "{window}");
+
+    let awake = transfer_to_slow(path, ms(10_000), ms(16_000));
+    let goodput = awake.goodput(ms(13_000), ms(16_000)) / 50e6;
+    assert!(goodput >= 0.90, "goodput {goodput}");
 }
 
 fn exchange(controller: &mut Controller, now: &mut Duration, bytes: u64) {

@@ -4,6 +4,7 @@
 //! what daemons count in `vitrail_peer_rx_bytes_total`: frames after compression, without QUIC, UDP
 //! and IP. Interface bytes are IP packets, as the emulator counts them.
 
+mod burst;
 mod finding;
 mod first_byte;
 mod flat;
@@ -37,6 +38,8 @@ pub enum Experiment {
     Crowd,
     /// A holder, or the puller, is killed half-way
     Killed,
+    /// 3,000 packets in a row are lost in the middle of a pull
+    Burst,
     /// Writes and deletions on both sides of a cut, then the time until catalogues are equal
     Partition,
     /// Latency of list and show at round-trip times of 0, 100 and 300 ms
@@ -133,6 +136,7 @@ pub fn run(options: &Options) -> Result<()> {
             Experiment::Holders => holders::run(&setup, options, &mut findings),
             Experiment::Crowd => holders::crowd(&setup, options, &mut findings),
             Experiment::Killed => killed::run(&setup, options, &mut findings),
+            Experiment::Burst => burst::run(&setup, options, &mut findings),
             Experiment::Partition => partition::run(&setup, options, &mut findings),
             Experiment::Flat => flat::run(&setup, options, &mut findings),
             Experiment::Idle => idle::run(&setup, options, &mut findings),

@@ -38,7 +38,7 @@ pub struct PairCount {
     pub delivered: Count,
     /// Lost at random.
     pub lost: Count,
-    /// Found a queue full: up, pair or down.
+    /// Found a queue full (up, pair or down), or the policer's bucket empty.
     pub dropped: Count,
     /// Met a cut: a site down or a partition.
     pub cut: Count,

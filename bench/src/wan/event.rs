@@ -52,6 +52,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         burst: Option<f64>,
     },
+    /// The next packets of a pair are lost, in each direction.
+    Burst {
+        /// The two sites.
+        between: [String; 2],
+        /// How many, each way.
+        packets: u32,
+    },
     /// The site's access link is cut: what waits for it and what is under way to it is lost. Its
     /// processes run on.
     SiteDown {
@@ -95,7 +102,7 @@ impl Event {
             },
             Self::SiteDown { site } => Self::SiteUp { site: site.clone() },
             Self::Partition { .. } => Self::Heal,
-            Self::SiteUp { .. } | Self::Heal => return None,
+            Self::Burst { .. } | Self::SiteUp { .. } | Self::Heal => return None,
         })
     }
 }

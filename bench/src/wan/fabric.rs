@@ -1,6 +1,6 @@
 //! The network itself, without I/O and without a clock.
 //!
-//! A packet from site A to site B passes A's `up` port, the pair's port, the loss process, the
+//! A packet from site A to site B passes A's `up` port, the pair's policer and port, the loss process, the
 //! pair's delay and B's `down` port. Each port sends at its rate and has a bounded queue. What
 //! happens has the time at which it should have happened, however late the caller is: lateness
 //! shifts single packets, but never adds up in a rate.
@@ -16,6 +16,7 @@ use super::counters::{Count, PairCount, SiteCount};
 use super::event::Event;
 use super::loss::LossProcess;
 use super::network::{Loss, Network, NetworkError, SiteId};
+use super::policer::Policer;
 use super::port::{Offered, Packet, Port};
 use super::schedule::{Action, PortId, Schedule};
 
@@ -34,6 +35,7 @@ struct SiteState {
 
 #[derive(Debug)]
 struct PairState {
+    policer: Option<Policer>,
     port: Port,
     delay: Duration,
     loss: LossProcess,
@@ -74,6 +76,7 @@ impl Fabric {
                 // Each direction draws from its own sequence: traffic elsewhere changes nothing.
                 let seed = network.seed ^ ((pairs.len() as u64 + 1) << 32);
                 pairs.push(PairState {
+                    policer: link.policer.map(Policer::new),
                     port: Port::new(link.port),
                     delay: link.delay,
                     loss: LossProcess::new(link.loss, seed),
@@ -183,6 +186,11 @@ impl Fabric {
                     self.pair_mut(from, to).loss.set(loss);
                 }
             }
+            Event::Burst { between, packets } => {
+                for (from, to) in self.directions(between)? {
+                    self.pair_mut(from, to).loss.burst(*packets);
+                }
+            }
             Event::SiteDown { site } => {
                 let site = self.network.site(site)?;
                 let state = &mut self.sites[site.0];
@@ -262,7 +270,17 @@ impl Fabric {
             return self.cut(&packet);
         }
         match id {
-            PortId::Up(_) => self.offer(PortId::Pair(from, to), packet),
+            PortId::Up(_) => {
+                let (now, len) = (self.now, packet.bytes.len());
+                let pair = self.pair_mut(from, to);
+                let policer = pair.policer.as_mut();
+                if policer.is_none_or(|policer| policer.passes(now, len)) {
+                    self.offer(PortId::Pair(from, to), packet);
+                } else {
+                    pair.count.dropped.add(len);
+                    self.under_way_bytes -= len as u64;
+                }
+            }
             PortId::Pair(..) => {
                 let now = self.now;
                 let pair = self.pair_mut(from, to);

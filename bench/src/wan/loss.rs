@@ -16,6 +16,8 @@ pub(super) struct LossProcess {
     begin: f64,
     stay: f64,
     losing: bool,
+    /// Packets that are lost whatever the chain says.
+    burst_left: u32,
 }
 
 impl LossProcess {
@@ -26,6 +28,7 @@ impl LossProcess {
             begin: 0.0,
             stay: 0.0,
             losing: false,
+            burst_left: 0,
         };
         process.set(loss);
         process
@@ -44,8 +47,17 @@ impl LossProcess {
         }
     }
 
+    /// The next `packets` are lost, and then the chain goes on.
+    pub(super) fn burst(&mut self, packets: u32) {
+        self.burst_left = packets;
+    }
+
     /// Whether the next packet is lost.
     pub(super) fn lose(&mut self) -> bool {
+        if let Some(left) = self.burst_left.checked_sub(1) {
+            self.burst_left = left;
+            return true;
+        }
         let probability = if self.losing { self.stay } else { self.begin };
         self.losing = probability > 0.0 && self.rng.random_bool(probability);
         self.losing
@@ -97,6 +109,14 @@ mod tests {
         );
         assert!((share / 0.02 - 1.0).abs() < 0.05, "{share}");
         assert!((run / 5.0 - 1.0).abs() < 0.05, "{run}");
+    }
+
+    #[test]
+    fn a_burst_has_as_many_packets_as_asked_for() {
+        let mut process = LossProcess::new(Loss::default(), 1);
+        process.burst(3000);
+        let lost = (0..5000).take_while(|_| process.lose()).count();
+        assert_eq!(lost, 3000);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod fabric;
 mod loss;
 mod netns;
 mod network;
+mod policer;
 mod port;
 mod probe;
 mod schedule;
@@ -37,8 +38,10 @@ pub use emulator::{Emulator, Error};
 pub use event::{Event, TimedEvent};
 pub use fabric::Fabric;
 pub use netns::clean_stale;
-pub use network::{Link, Loss, Network, NetworkError, PortConfig, SITES_MAX, Site, SiteId};
+pub use network::{
+    Link, Loss, Network, NetworkError, PolicerConfig, PortConfig, SITES_MAX, Site, SiteId,
+};
 pub use port::Packet;
-pub use topology::{LinkSpec, Matrix, PairSpec, SiteSpec, Topology, TopologyError};
+pub use topology::{LinkSpec, Matrix, PairSpec, PolicerSpec, SiteSpec, Topology, TopologyError};
 pub(crate) use units::optional_duration;
 pub use units::{QueueLimit, Rate, UnitError, parse_duration, parse_size};

@@ -76,6 +76,15 @@ impl PortConfig {
     }
 }
 
+/// A rate beyond which packets are dropped, and how much may come at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PolicerConfig {
+    /// Bytes pass at this rate for long.
+    pub rate: Rate,
+    /// Bytes that may pass at once.
+    pub bucket_bytes: u64,
+}
+
 /// One site.
 #[derive(Clone, Debug)]
 pub struct Site {
@@ -92,6 +101,8 @@ pub struct Site {
 /// One direction of a pair.
 #[derive(Clone, Debug)]
 pub struct Link {
+    /// In front of everything else, if there is one.
+    pub policer: Option<PolicerConfig>,
     /// One-way propagation delay.
     pub delay: Duration,
     /// The direction's own rate and queue, between the two access links.
@@ -254,7 +265,7 @@ impl Network {
                 self.site(site)?;
                 check_range("factor", *factor, *factor > 0.0, "above 0")
             }
-            Event::Rtt { between, .. } => pair(between),
+            Event::Rtt { between, .. } | Event::Burst { between, .. } => pair(between),
             Event::Loss {
                 between,
                 loss,

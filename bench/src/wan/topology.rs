@@ -103,6 +103,19 @@ pub struct LinkSpec {
     /// Limit of the queue before `rate`; 1 bdp when nothing says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueLimit>,
+    /// What drops packets beyond a rate, before the queue; none when nothing says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policer: Option<PolicerSpec>,
+}
+
+/// A token bucket: what comes above its rate is dropped and never queued.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PolicerSpec {
+    /// Bytes pass at this rate for long.
+    pub rate: Rate,
+    /// What may pass at once; a full packet always may.
+    pub bucket: QueueLimit,
 }
 
 impl LinkSpec {
@@ -115,6 +128,7 @@ impl LinkSpec {
             loss: self.loss.or(base.loss),
             burst: self.burst.or(base.burst),
             queue: self.queue.or(base.queue),
+            policer: self.policer.or(base.policer),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::deference::{Deference, queue_shows};
+use super::delivery::bytes_in;
 use super::loss::{LossMeter, Verdict};
 use super::model::{Model, Round};
 use super::rival::{Observation, Rival};
@@ -13,6 +14,11 @@ const MTU_MIN: u16 = 1200;
 
 /// Initial window, packets (RFC 9002, 7.2).
 const WINDOW_INITIAL_PACKETS: u64 = 10;
+
+/// Once the handshake has shown the round trip, the first window is what this rate carries in it,
+/// bytes per second: 4 Mbit/s, paced, is no burst on any path that images take. Most packets of it.
+const FIRST_RATE: u64 = 500_000;
+const FIRST_WINDOW_MAX_PACKETS: u64 = 32;
 
 /// Smallest window, packets: four keep acknowledgements of every second packet flowing; a
 /// background flow makes do with fewer.
@@ -33,6 +39,9 @@ const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 /// aside for as long as a queue lasts, and must not come to take it for the path.
 const MIN_RTT_SPAN: Duration = Duration::from_secs(10);
 const MIN_RTT_SPAN_BACKGROUND: Duration = Duration::from_secs(60);
+
+/// Part of the window that may be unused while it counts as full: what the pacer has yet to let out.
+const FULL_MARGIN: u64 = 16;
 
 /// Growth of the rate in a round of start-up that shows that the path is not yet full.
 const STARTUP_GROWTH: f64 = 1.25;
@@ -93,6 +102,9 @@ pub struct Controller {
     random: u64,
     model: Model,
     in_flight: u64,
+    use_of_window: UseOfWindow,
+    /// Window of the first round: larger than the initial one once the round trip is known.
+    first_window: Option<u64>,
     phase: Phase,
     loss: LossMeter,
     /// Upper bound of the window after an overrun.
@@ -104,6 +116,28 @@ pub struct Controller {
     /// Window of the last cruise: what the flow holds when it neither probes nor drains.
     cruise_window: u64,
     window: u64,
+}
+
+/// Whether the window limits the sender in a round, or something else does: late timers of the
+/// pacer, a budget. Only the former's rate is the path's.
+#[derive(Clone, Copy, Debug, Default)]
+struct UseOfWindow {
+    /// Bytes acknowledged while the window was full, and in all.
+    full: u64,
+    all: u64,
+}
+
+impl UseOfWindow {
+    fn on_acked(&mut self, bytes: u64, was_full: bool) {
+        self.all = self.all.saturating_add(bytes);
+        if was_full {
+            self.full = self.full.saturating_add(bytes);
+        }
+    }
+
+    fn is_full(self) -> bool {
+        self.full >= self.all / 2
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +188,8 @@ impl Controller {
             random: seed | 1,
             model: Model::new(now),
             in_flight: 0,
+            use_of_window: UseOfWindow::default(),
+            first_window: None,
             phase: STARTUP,
             loss: LossMeter::new(),
             bound: None,
@@ -208,12 +244,17 @@ impl Controller {
     /// All packets of one acknowledgement were reported. `in_flight` is what is still on the path;
     /// `app_limited` says that the sender had nothing more to send before it.
     pub fn on_acks_ended(&mut self, now: Duration, in_flight: u64, app_limited: bool) {
+        let was_full = self.in_flight >= self.window - self.window / FULL_MARGIN;
         self.in_flight = in_flight;
-        let (acked, round) = self.model.end_batch(now, app_limited);
-        if matches!(self.phase, Phase::Startup { .. }) && !app_limited {
+        let filled = self.use_of_window.is_full();
+        let (acked, round) = self.model.end_batch(now, app_limited, filled);
+        self.use_of_window.on_acked(acked, was_full);
+        self.open_first_window();
+        if self.is_starting() && !app_limited {
             self.grow_startup(acked);
         }
         if let Some(round) = round {
+            self.use_of_window = UseOfWindow::default();
             self.end_round(now, &round);
         }
         self.set_window(now);
@@ -267,10 +308,24 @@ impl Controller {
     fn grow_startup(&mut self, acked: u64) {
         let mut window = self.window.saturating_add(acked);
         if self.model.rate() > 0 {
-            let carried = self.target(GAIN_STARTUP).max(self.initial_window());
+            let carried = self
+                .target(GAIN_STARTUP)
+                .max(self.first_window.unwrap_or(0) * 2);
             window = window.min(carried).max(self.window);
         }
         self.window = self.clamp(window);
+    }
+
+    /// Once only: what was lost or forgotten later starts from less.
+    fn open_first_window(&mut self) {
+        if self.first_window.is_none()
+            && let Some(rtt) = self.model.min_rtt.get()
+        {
+            let packets = bytes_in(FIRST_RATE, rtt) / self.mtu;
+            let first = packets.clamp(WINDOW_INITIAL_PACKETS, FIRST_WINDOW_MAX_PACKETS) * self.mtu;
+            self.first_window = Some(first);
+            self.window = self.clamp(self.window.max(first));
+        }
     }
 
     fn end_round(&mut self, now: Duration, round: &Round) {
@@ -284,7 +339,14 @@ impl Controller {
             };
             self.rival.on_round(now, self.mtu, seen);
         }
-        let verdict = self.loss.judge(self.mtu, !self.rival.is_present());
+        let verdict = match self.loss.judge(self.mtu, !self.rival.is_present()) {
+            // What a round before has lost, as when the handshake's last packet is lost and all data
+            // with it, says nothing once a round has gone well.
+            Verdict::Overrun(_) if self.is_starting() && !self.is_excessive(round) => {
+                Verdict::Tolerable
+            }
+            verdict => verdict,
+        };
         match verdict {
             Verdict::Overrun(share) => self.on_overrun(share),
             Verdict::Indifferent => {
@@ -441,12 +503,7 @@ impl Controller {
     ) -> Phase {
         let rate = self.model.rate();
         let bounded = self.bound.is_some();
-        if overrun
-            || bounded
-                && self
-                    .loss
-                    .is_excessive(round.delivered, round.lost, self.mtu)
-        {
+        if overrun || bounded && self.is_excessive(round) {
             self.back_off_probes();
             return Phase::ProbeDown { rounds: 0 };
         }
@@ -467,6 +524,16 @@ impl Controller {
         } else {
             Phase::ProbeDown { rounds: 0 }
         }
+    }
+
+    fn is_starting(&self) -> bool {
+        matches!(self.phase, Phase::Startup { .. })
+    }
+
+    /// Whether a round lost more than the path loses anyway.
+    fn is_excessive(&self, round: &Round) -> bool {
+        self.loss
+            .is_excessive(round.delivered, round.lost, self.mtu)
     }
 
     fn back_off_probes(&mut self) {

@@ -18,6 +18,9 @@ const QUEUE_MIN: Duration = Duration::from_millis(2);
 const GAIN_YIELD: f64 = 0.95;
 const GAIN_LEAVE: f64 = 0.5;
 
+/// Rounds in a row that must show somebody else's queue: one may be a machine that was busy.
+const CROWDED_ROUNDS: u32 = 2;
+
 /// Growth per quiet round, and after how many it accelerates: a path that stays empty was left by
 /// others.
 const GROWTH: f64 = 0.02;
@@ -40,6 +43,8 @@ const CAPACITY_DECAY: u64 = 16;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Deference {
     quiet_rounds: i32,
+    /// Rounds in a row that showed somebody else's queue.
+    crowded_rounds: u32,
     /// Most bytes delivered per smallest round trip, lately.
     capacity: u64,
     /// Window of the round before, whose packets this round's acknowledgements are for.
@@ -60,12 +65,15 @@ impl Deference {
     ) -> u64 {
         let sent_with = std::mem::replace(&mut self.window_before, window).max(window);
         if !queue_shows(rtt, min_rtt) {
+            self.crowded_rounds = 0;
             self.capacity = self.capacity.max(delivered);
             return self.grow(window, delivered.saturating_mul(AHEAD_MAX).max(small));
         }
         self.quiet_rounds = 0;
         let ours = sent_with as f64 / self.capacity.max(1) as f64;
-        let gain = if queue_shows(rtt, min_rtt.mul_f64(ours.clamp(1.0, 2.0))) {
+        let crowded = queue_shows(rtt, min_rtt.mul_f64(ours.clamp(1.0, 2.0)));
+        self.crowded_rounds = if crowded { self.crowded_rounds + 1 } else { 0 };
+        let gain = if self.crowded_rounds >= CROWDED_ROUNDS {
             GAIN_LEAVE
         } else {
             GAIN_YIELD

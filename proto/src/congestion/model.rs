@@ -22,6 +22,9 @@ const AGGREGATION_MAX: Duration = Duration::from_millis(100);
 pub(super) struct Model {
     delivery: Delivery,
     rate: WindowedMax,
+    /// Rounds that told what the path carries: those in which the sender used all of its window.
+    /// The rate ages by them.
+    telling_rounds: u64,
     pub(super) min_rtt: MinRtt,
     latest_rtt: Option<Duration>,
     smoothed_rtt: Option<Duration>,
@@ -54,6 +57,7 @@ impl Model {
         Self {
             delivery: Delivery::new(now),
             rate: WindowedMax::new(RATE_ROUNDS),
+            telling_rounds: 0,
             min_rtt: MinRtt::new(),
             latest_rtt: None,
             smoothed_rtt: None,
@@ -114,9 +118,14 @@ impl Model {
         self.lost = self.lost.saturating_add(bytes);
     }
 
-    /// Takes in a batch of acknowledgements. Returns the bytes acknowledged, and the round if it
-    /// ended with them.
-    pub(super) fn end_batch(&mut self, now: Duration, app_limited: bool) -> (u64, Option<Round>) {
+    /// Takes in a batch of acknowledgements. `filled` says that the window has been used up since
+    /// the round began. Returns the bytes acknowledged, and the round if it ended with them.
+    pub(super) fn end_batch(
+        &mut self,
+        now: Duration,
+        app_limited: bool,
+        filled: bool,
+    ) -> (u64, Option<Round>) {
         self.round.app_limited |= app_limited;
         let sample = self
             .delivery
@@ -129,7 +138,7 @@ impl Model {
             .end_batch(now, self.rate.get(), self.round.number);
         let over = sample.is_some_and(|s| s.prior_delivered >= self.round.ends_at_delivered)
             && now.saturating_sub(self.round.started_at) >= ROUND_MIN;
-        (acked, over.then(|| self.end_round(now)))
+        (acked, over.then(|| self.end_round(now, filled)))
     }
 
     fn take_in(&mut self, now: Duration, sample: &Sample) {
@@ -144,19 +153,20 @@ impl Model {
         if let Some(rate) = sample.rate
             && (!sample.app_limited || rate > self.rate.get())
         {
-            self.rate.insert(self.round.number, rate);
+            self.rate.insert(self.telling_rounds, rate);
         }
     }
 
-    fn end_round(&mut self, now: Duration) -> Round {
+    fn end_round(&mut self, now: Duration, filled: bool) -> Round {
         let mut round = self.round;
         let delivered = self.delivery.delivered();
         round.lost = self.lost - round.lost_before;
         round.delivered = delivered - round.delivered_before;
         round.rate = rate_of(round.delivered, now.saturating_sub(round.started_at));
         self.round = Round::new(round.number + 1, now, delivered, self.lost);
-        if !round.app_limited {
-            self.rate.expire(self.round.number);
+        if filled && !round.app_limited {
+            self.telling_rounds += 1;
+            self.rate.expire(self.telling_rounds);
         }
         round
     }

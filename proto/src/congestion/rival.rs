@@ -16,6 +16,11 @@ const CUBIC_C: f64 = 0.4;
 /// CUBIC's multiplicative decrease (RFC 9438, 4.6).
 const CUBIC_BETA: f64 = 0.7;
 
+/// Growth of the window per round until the queue overflows for the first time: where the flow stood
+/// before says nothing of what is fair, if it came to a queue that was full already. Slower than
+/// slow start, which would overrun the queue by as much as it holds.
+const EXPLORING_GROWTH: f64 = 1.25;
+
 /// Window over bandwidth-delay product beside a rival that never yields: the bound of BBR
 /// version 1.
 const GAIN_STUBBORN: f64 = 2.0;
@@ -106,6 +111,7 @@ impl Rival {
                 self.company = Some(Company {
                     cubic: Cubic::new(now, window, window),
                     rtt_full: rtt,
+                    exploring: true,
                     overflow: None,
                     unanswered: 0,
                 });
@@ -132,6 +138,8 @@ impl Rival {
         let full = company.rtt_full.saturating_sub(seen.min_rtt);
         if seen.lost && queue >= full.mul_f64(FULL_SHARE) {
             company.on_overflow(now, mtu, seen.rtt_max);
+        } else if company.exploring && seen.steady {
+            company.explore(now, mtu);
         }
     }
 }
@@ -142,6 +150,8 @@ struct Company {
     cubic: Cubic,
     /// Largest round trip seen in this company: that of a full queue.
     rtt_full: Duration,
+    /// The queue has not overflowed yet.
+    exploring: bool,
     overflow: Option<Overflow>,
     unanswered: u32,
 }
@@ -159,7 +169,13 @@ impl Company {
         self.unanswered >= STUBBORN_FROM
     }
 
+    fn explore(&mut self, now: Duration, mtu: u64) {
+        let grown = self.cubic.window(now, mtu) as f64 * EXPLORING_GROWTH;
+        self.cubic = Cubic::new(now, grown as u64, grown as u64);
+    }
+
     fn on_overflow(&mut self, now: Duration, mtu: u64, rtt: Duration) {
+        self.exploring = false;
         let we_yielded = !self.is_stubborn();
         if we_yielded {
             let largest = self.cubic.window(now, mtu);

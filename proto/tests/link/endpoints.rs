@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -150,6 +150,13 @@ impl Report {
     }
 }
 
+/// As [`transfer`], to a receiver that reads one byte a second until `slow_until`.
+pub(crate) fn transfer_to_slow(link: Link, slow_until: Duration, time: Duration) -> Report {
+    let mut transfer = Transfer::new(link, Class::Interactive, 1);
+    transfer.slow_until = transfer.epoch + slow_until;
+    transfer.run(time)
+}
+
 /// Sends as much as fits over `link` for `time`.
 pub(crate) fn transfer(link: Link, class: Class, seed: u64, time: Duration) -> Report {
     Transfer::new(link, class, seed).run(time)
@@ -174,7 +181,10 @@ struct Transfer {
     on_the_way: BinaryHeap<Reverse<OnTheWay>>,
     order: u64,
     outgoing: Vec<StreamId>,
-    incoming: HashMap<StreamId, u64>,
+    incoming: Vec<StreamId>,
+    /// Until then the receiver reads a byte a second; the next is due at `read_at`.
+    slow_until: Instant,
+    read_at: Instant,
     probe: Probe,
     report: Report,
 }
@@ -217,7 +227,9 @@ impl Transfer {
             on_the_way: BinaryHeap::new(),
             order: 0,
             outgoing: Vec::new(),
-            incoming: HashMap::new(),
+            incoming: Vec::new(),
+            slow_until: now,
+            read_at: now,
             probe,
             report: Report {
                 received: Vec::new(),
@@ -272,9 +284,11 @@ impl Transfer {
 
     fn next_event(&mut self) -> Option<Instant> {
         let arrival = self.on_the_way.peek().map(|Reverse(d)| d.0);
+        let read = (self.now < self.slow_until).then_some(self.read_at);
         let timeout = |side: &mut Side| side.connection.as_mut().and_then(|c| c.1.poll_timeout());
         [
             arrival,
+            read,
             timeout(&mut self.sender),
             timeout(&mut self.receiver),
         ]
@@ -301,31 +315,37 @@ impl Transfer {
         }
     }
 
-    /// The receiver's application: reads whatever there is.
+    /// The receiver's application: reads whatever there is, once it does not dawdle any more.
     fn receive(&mut self) {
+        let is_slow = self.now < self.slow_until;
+        let is_due = self.now >= self.read_at;
+        if is_due {
+            self.read_at = self.now + Duration::from_secs(1);
+        }
         let Some((_, connection)) = &mut self.receiver.connection else {
             return;
         };
-        let mut readable = Vec::new();
         while let Some(event) = connection.poll() {
-            match event {
-                Event::Stream(StreamEvent::Opened { dir: Dir::Uni }) => {
-                    while let Some(id) = connection.streams().accept(Dir::Uni) {
-                        self.incoming.insert(id, 0);
-                        readable.push(id);
-                    }
+            if let Event::Stream(StreamEvent::Opened { dir: Dir::Uni }) = event {
+                while let Some(id) = connection.streams().accept(Dir::Uni) {
+                    self.incoming.push(id);
                 }
-                Event::Stream(StreamEvent::Readable { id }) => readable.push(id),
-                _ => {}
             }
         }
+        if is_slow && !is_due {
+            return;
+        }
+        let len_max = if is_slow { 1 } else { usize::MAX };
         let bin = ((self.now - self.epoch).as_millis() / 100) as usize;
         self.report.received.resize(bin + 1, 0);
-        for id in readable {
+        for &id in &self.incoming {
             let mut stream = connection.recv_stream(id);
             let mut chunks = stream.read(true).unwrap();
-            while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
+            while let Ok(Some(chunk)) = chunks.next(len_max) {
                 self.report.received[bin] += chunk.bytes.len() as u64;
+                if is_slow {
+                    return;
+                }
             }
         }
     }

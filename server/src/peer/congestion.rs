@@ -43,6 +43,9 @@ impl ControllerFactory for Factory {
             shared: Mutex::new(Shared {
                 class: self.class,
                 snapshot: core.snapshot(),
+                heard_at: now,
+                in_flight: 0,
+                probe: 0,
             }),
         });
         Box::new(Adapter {
@@ -64,6 +67,37 @@ pub struct Gauge {
 struct Shared {
     class: Class,
     snapshot: Snapshot,
+    /// When something was last acknowledged, or sent while nothing was on the path.
+    heard_at: Instant,
+    in_flight: u64,
+    /// Bytes that may be sent beyond the window, to find out whether a silent path is back.
+    probe: u64,
+}
+
+/// How long a path with something on it is silent before it is probed, in smoothed round trips and
+/// at least, and how often it is probed then. The transport's own probes come after 1, 2, 4, ...
+/// times some round trips, so that after an outage nobody may notice for as long again that it is
+/// over. One packet in this time is no load even for a path that is only congested.
+const SILENT_ROUND_TRIPS: u32 = 4;
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Room for one packet of a probe, and for what quinn wants to be free besides.
+const PROBE_BYTES: u64 = 2 * 1500;
+
+/// Probes a connection's path while it is silent, until the connection is closed.
+pub async fn probe_when_silent(connection: Connection, gauge: Arc<Gauge>, send_window: u64) {
+    let mut ticks = tokio::time::interval(PROBE_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = connection.closed() => return,
+            _ = ticks.tick() => {}
+        }
+        if gauge.allow_probe() {
+            // Changes nothing, and makes quinn look whether it may send.
+            connection.set_send_window(send_window);
+        }
+    }
 }
 
 impl Gauge {
@@ -86,6 +120,19 @@ impl Gauge {
     /// The class that the connection works for.
     pub fn class(&self) -> Class {
         self.shared.lock().class
+    }
+
+    /// Lets one more packet out if the path has been silent.
+    fn allow_probe(&self) -> bool {
+        let mut shared = self.shared.lock();
+        let round_trip = shared.snapshot.smoothed_rtt.unwrap_or_default();
+        let patience = PROBE_INTERVAL.max(round_trip * SILENT_ROUND_TRIPS);
+        let silent = shared.in_flight > 0 && shared.heard_at.elapsed() > patience;
+        if silent {
+            let beyond = shared.in_flight.saturating_sub(shared.snapshot.window);
+            shared.probe = beyond + PROBE_BYTES;
+        }
+        silent
     }
 
     /// Changes the class, from the next acknowledgement on.
@@ -111,11 +158,27 @@ impl Adapter {
     fn publish(&self) {
         self.gauge.shared.lock().snapshot = self.core.snapshot();
     }
+
+    fn note_sent(&self, now: Instant, bytes: u64) {
+        let mut shared = self.gauge.shared.lock();
+        if shared.in_flight == 0 {
+            shared.heard_at = now;
+        }
+        shared.in_flight = shared.in_flight.saturating_add(bytes);
+    }
+
+    fn note_acked(&self, now: Instant, in_flight: u64) {
+        let mut shared = self.gauge.shared.lock();
+        shared.heard_at = now;
+        shared.in_flight = in_flight;
+        shared.probe = 0;
+    }
 }
 
 impl Controller for Adapter {
     fn on_sent(&mut self, now: Instant, bytes: u64, _last_packet_number: u64) {
         self.core.on_sent(self.time(now), bytes);
+        self.note_sent(now, bytes);
     }
 
     fn on_ack(
@@ -138,6 +201,7 @@ impl Controller for Adapter {
     ) {
         let class = self.gauge.class();
         self.core.set_class(class);
+        self.note_acked(now, in_flight);
         self.core
             .on_acks_ended(self.time(now), in_flight, app_limited);
         self.publish();
@@ -164,7 +228,7 @@ impl Controller for Adapter {
     }
 
     fn window(&self) -> u64 {
-        self.core.window()
+        self.core.window() + self.gauge.shared.lock().probe
     }
 
     fn metrics(&self) -> ControllerMetrics {

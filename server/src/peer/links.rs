@@ -16,7 +16,7 @@ use vitrail_proto::congestion::Class;
 use vitrail_proto::wire::PEER_DNS_NAME;
 
 use super::budget::Budget;
-use super::congestion::Gauge;
+use super::congestion::{Gauge, probe_when_silent};
 use super::identity::{Files, Identity, peer_site};
 use super::socket::PacedSocket;
 use super::transport;
@@ -84,6 +84,14 @@ impl Link {
             last_used: Mutex::new(Instant::now()),
         };
         link.fit_window();
+        if let Some(gauge) = &link.gauge {
+            let window = transport::CONNECTION_WINDOW.into();
+            tokio::spawn(probe_when_silent(
+                link.connection.clone(),
+                gauge.clone(),
+                window,
+            ));
+        }
         Arc::new(link)
     }
 

@@ -13,7 +13,7 @@ use super::congestion::Factory;
 /// closes the connection); more bandwidth comes from more streams.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 /// Window of a connection, each way: 100 Mbit/s at 1.3 s, or 1 Gbit/s at 130 ms.
-pub(super) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// Streams that a peer may have open at once.
 const STREAMS_MAX: u32 = 64;
 /// A peer that says nothing for so long is gone: it takes two lost keep-alives in a row. Pulls and questions do not wait

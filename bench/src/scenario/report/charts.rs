@@ -185,7 +185,7 @@ fn panel(
     let end = |ticks: &[f64]| ticks.last().copied().unwrap_or(1.0);
     let x = |time: f64| LEFT + time / end(time_ticks) * (RIGHT - LEFT);
     let y = |rate: f64| BOTTOM - rate / end(rate_ticks) * (BOTTOM - TOP);
-    let mut svg = Svg::new(370.0, BOTTOM + 24.0);
+    let mut svg = Svg::new(378.0, BOTTOM + 24.0);
     for &tick in rate_ticks {
         svg.line((LEFT, y(tick)), (RIGHT, y(tick)), "grid");
         svg.text(LEFT - 5.0, y(tick) + 4.0, Anchor::End, &format!("{tick}"));

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::super::event::{Event, TimedEvent};
 use super::super::topology::{LinkSpec, Matrix, SiteSpec, Topology};
 use super::super::units::{QueueLimit, Rate};
-use super::{Link, Loss, Network, NetworkError, PortConfig, SITES_MAX, Site, SiteId};
+use super::{
+    Link, Loss, Network, NetworkError, PolicerConfig, PortConfig, SITES_MAX, Site, SiteId,
+};
 
 /// No queue is smaller than this many full packets: less cannot hold what a sender's kernel hands
 /// over at once, and would emulate a fault rather than a link.
@@ -194,7 +196,14 @@ fn resolve_links(
             }
             let access = sender.delay.unwrap_or_default() + receiver.delay.unwrap_or_default();
             let delay = spec.rtt.unwrap_or_default() / 2 + access;
+            let policer = spec.policer.map(|policer| {
+                let rate = policer.rate.scaled(topology.scale);
+                // A smaller bucket would let no full packet pass.
+                let bucket_bytes = policer.bucket.bytes(rate, delay * 2, topology.mtu.into());
+                PolicerConfig { rate, bucket_bytes }
+            });
             links.push(Link {
+                policer,
                 delay,
                 port: port(spec.rate, topology.scale, spec.queue, delay * 2, floor),
                 loss: check_loss(spec.loss.unwrap_or_default(), spec.burst)?,
