@@ -36,6 +36,10 @@ pub const SPACE: &str = "images";
 /// [`RECORD_LEN_MAX`] together, unless they are more than four.
 const WRITTEN_LEN_MAX: usize = RECORD_LEN_MAX / 4;
 
+/// How far ahead of the clock an image may be said to be made because others were made in the same millisecond; those
+/// of a site whose clock is further ahead do not count.
+const AGE_LEAD_MAX_MS: u64 = 1000;
+
 /// Why the catalogue refused.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
@@ -216,7 +220,7 @@ impl Catalogue {
             return Err(CatalogueError::Exists(id).into());
         }
         allow()?;
-        let stamp = clock.tick(now_ms());
+        let stamp = clock.tick(self.next_age(now_ms()));
         let mut record = Record::new(id, stamp);
         for (key, value) in changes.writes {
             record.set(&key, value, stamp);
@@ -225,6 +229,16 @@ impl Catalogue {
         drop(clock);
         self.wrote(id);
         Ok(image)
+    }
+
+    /// When an image that is made now is said to be made: after every other, so that lists have them in the order
+    /// in which they were made.
+    fn next_age(&self, now: u64) -> u64 {
+        let views = self.views.read();
+        match views.by_age.last() {
+            Some((newest, _)) if (now..now + AGE_LEAD_MAX_MS).contains(newest) => newest + 1,
+            _ => now,
+        }
     }
 
     /// Changes an image. `decide` sees it as it is and returns the writes, or an error that leaves it

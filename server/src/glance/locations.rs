@@ -77,8 +77,11 @@ impl Location {
             .get("url")
             .and_then(Value::as_str)
             .ok_or_else(|| mismatch("'url' is a required property"))?;
-        let sha512 = match value.get("validation_data") {
-            None => None,
+        let given = value.get("validation_data");
+        // Clients send an empty object for none.
+        let given = given.filter(|data| data.as_object().is_none_or(|data| !data.is_empty()));
+        let sha512 = match given {
+            None | Some(Value::Null) => None,
             Some(data) => {
                 let text = |key: &str| data.get(key).and_then(Value::as_str);
                 let (Some("sha512"), Some(hash)) = (text("os_hash_algo"), text("os_hash_value"))

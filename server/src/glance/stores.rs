@@ -5,6 +5,7 @@
 //! from it.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use hyper::header::HeaderName;
 use hyper::{Response, StatusCode};
@@ -17,6 +18,10 @@ use super::{Api, ApiError, ApiResult, Body, empty, json};
 use crate::auth::policy::{self, Action};
 use crate::catalogue::{Image, Status};
 use crate::peer::view::SiteView;
+
+/// How long news of a site's copy may be waited for, and how often it is looked for.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+const SETTLE_POLL: Duration = Duration::from_millis(25);
 
 /// Names of all stores, this site's first.
 pub(super) fn all(api: &Api) -> Vec<String> {
@@ -128,9 +133,27 @@ pub(super) async fn delete(call: Call, store: &str, id: &str) -> ApiResult<Respo
 
 /// Drives a site to give up its copy of an image.
 pub(super) async fn evict(api: &Api, store: &str, image: Uuid) -> Evicted {
-    match &api.peers {
-        Some(peers) => peers.evict_at(store, image).await,
-        None => Evicted::LastCopy,
+    let Some(peers) = &api.peers else {
+        return Evicted::LastCopy;
+    };
+    let evicted = peers.evict_at(store, image).await;
+    if evicted == Evicted::Done {
+        settle(api, image, store, false).await;
+    }
+    evicted
+}
+
+/// Waits a while for the word that a site holds an image, or does no more, so that a client which is told so also sees
+/// it here.
+pub(super) async fn settle(api: &Api, image: Uuid, store: &str, holds: bool) {
+    let deadline = Instant::now() + SETTLE_MAX;
+    loop {
+        let image = api.catalogue.get(image);
+        let holding = image.map(|image| holding(api, &image)).unwrap_or_default();
+        if holding.iter().any(|site| site == store) == holds || Instant::now() >= deadline {
+            return;
+        }
+        tokio::time::sleep(SETTLE_POLL).await;
     }
 }
 

@@ -143,8 +143,9 @@ fn document_of(image: &Image, task: &Task) -> Value {
         "id": task.id,
         "type": task.kind.as_str(),
         "status": task.status.as_str(),
-        "owner": task.owner,
-        "user_id": task.user,
+        // The schema knows no null here.
+        "owner": task.owner.as_deref().unwrap_or_default(),
+        "user_id": task.user.as_deref().unwrap_or_default(),
         "request_id": task.request,
         "image_id": image.id,
         "input": task.input,

@@ -42,7 +42,7 @@ impl Peers {
                 message::write(&mut send, &answer.encode()).await?;
             }
             Question::Hold(id) => {
-                let mut hold = Hold::begin(self.clone(), id, Some(Intent::Keep));
+                let mut hold = Hold::begin(self.clone(), id, true);
                 loop {
                     let progress = hold.next().await;
                     let running = progress.state == ProgressState::Running;
@@ -187,13 +187,13 @@ struct Follow {
 }
 
 impl Hold {
-    /// With the intent that the copy is to have from here on.
-    pub(super) fn begin(peers: Arc<Peers>, id: Uuid, intent: Option<Intent>) -> Self {
+    /// `keep` tells whether the copy is to stay; otherwise it is a cached one.
+    pub(super) fn begin(peers: Arc<Peers>, id: Uuid, keep: bool) -> Self {
         let follow = Arc::new(Follow::default());
         let (this, followed) = (peers.clone(), follow.clone());
         let task = peers
             .tasks
-            .spawn(async move { this.hold(id, intent, &followed).await });
+            .spawn(async move { this.hold(id, keep, &followed).await });
         Self {
             peers,
             task,
@@ -239,12 +239,7 @@ impl Drop for Hold {
 
 impl Peers {
     /// Brings this site to hold an image, durably.
-    async fn hold(
-        self: &Arc<Self>,
-        id: Uuid,
-        intent: Option<Intent>,
-        follow: &Follow,
-    ) -> Result<(), String> {
+    async fn hold(self: &Arc<Self>, id: Uuid, keep: bool, follow: &Follow) -> Result<(), String> {
         let has_data = |image: Option<&Image>| image.is_some_and(|image| image.data.is_some());
         if !has_data(self.catalogue.get(id).as_deref()) {
             self.learn_image(id, has_data).await;
@@ -257,11 +252,14 @@ impl Peers {
         };
         let lease = self.store.lease();
         lease.add_manifest(data.manifest);
-        let catalogue = self.catalogue.clone();
-        super::serve::blocking(move || catalogue.copies().set(data.manifest, intent))
-            .await
-            .ok_or("writing failed")?
-            .map_err(|error| error.to_string())?;
+        if keep {
+            let catalogue = self.catalogue.clone();
+            let write = move || catalogue.copies().set(data.manifest, Some(Intent::Keep));
+            super::serve::blocking(write)
+                .await
+                .ok_or("writing failed")?
+                .map_err(|error| error.to_string())?;
+        }
         let manifest = self.manifest_of(id, &data, &lease).await?;
         let _first = follow.total_bytes.set(manifest.data_size());
         match self.pull(data.manifest, Some(id), true, None).await? {

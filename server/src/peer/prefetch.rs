@@ -93,7 +93,7 @@ impl Peers {
     }
 
     async fn prefetch_one(self: &Arc<Self>, image: Uuid) -> Result<(), String> {
-        let mut hold = Hold::begin(self.clone(), image, Some(Intent::Fetch));
+        let mut hold = Hold::begin(self.clone(), image, false);
         loop {
             let progress = hold.next().await;
             match progress.state {

@@ -12,7 +12,6 @@ use vitrail_proto::wire::{Progress, ProgressState};
 
 use super::Peers;
 use super::ask::Hold;
-use crate::catalogue::Intent;
 
 /// How often a site that was lost, or does not know the image yet, is asked again, and after how long.
 const TRIES: u32 = 5;
@@ -151,7 +150,7 @@ impl Peers {
         tell: &mut (dyn FnMut(&Progress) + Send),
     ) -> Result<(), String> {
         if site == self.site {
-            let mut hold = Hold::begin(self.clone(), image, Some(Intent::Keep));
+            let mut hold = Hold::begin(self.clone(), image, true);
             loop {
                 let progress = hold.next().await;
                 tell(&progress);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::http::Answer;
-use crate::mesh::{Mesh, wait, wait_for_image};
+use crate::mesh::{Mesh, receipts, wait, wait_for_image};
 use crate::site::{Client, noise};
 use crate::stores::wait_for_stores;
 
@@ -31,6 +31,7 @@ fn reads_fill_the_cache_and_it_is_emptied() {
     wait_for_image(lyon, &id);
     assert!(lyon.download(&id) == image);
     wait_for_stores(lyon, &id, "lyon,paris");
+    wait("there is a receipt", || receipts(lyon, &id).len() == 1);
     let listed = cache(lyon);
     let copy = &listed["cached_images"][0];
     assert_eq!(copy["image_id"], id, "{listed}");

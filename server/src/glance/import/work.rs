@@ -181,6 +181,7 @@ impl Work {
 
     async fn arrived(&mut self, site: &str) {
         if self.open.remove(site) {
+            stores::settle(&self.api, self.image, site, true).await;
             self.tell().await;
         }
     }
