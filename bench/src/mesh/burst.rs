@@ -17,7 +17,7 @@ const RTT: Duration = Duration::from_millis(100);
 const HOLDER: &str = "site-1";
 const PULLER: &str = "site-2";
 
-/// Lost in each direction: everything that 100 Mbit/s carry in 0.36 s.
+/// Lost on their way to the puller: everything that 100 Mbit/s carry in 0.36 s.
 const PACKETS: u32 = 3000;
 
 /// The client must not notice, and no chunk may come twice.
@@ -44,17 +44,15 @@ pub(super) fn run(setup: &Setup, options: &Options, findings: &mut Findings) -> 
             "over before the burst: take a larger image"
         );
         mesh.network.apply(Event::Burst {
-            between: [HOLDER.to_owned(), PULLER.to_owned()],
+            from: HOLDER.to_owned(),
+            to: PULLER.to_owned(),
             packets: PACKETS,
         })?;
         client.join().expect("the client does not panic")
     })?;
     let counters = mesh.counters()?;
     let lost = lost(&counters)? - lost_before;
-    ensure!(
-        lost == u64::from(PACKETS),
-        "the pull ended before the burst did: take a larger image"
-    );
+    ensure!(lost > 0, "nothing was lost: take a larger image");
     let receipt = puller.receipt(&id)?;
     let raw: u64 = receipt["peers"]
         .as_object()

@@ -1,6 +1,6 @@
 //! Experiments from one file: a network, a schedule of pulls, and the systems that do it.
 //!
-//! [`Scenario`] is the file. Its workloads become a [`Plan`] each, a schedule that only the
+//! [`Scenario`] is the file. Its workloads become a [`schedule::Plan`] each, a schedule that only the
 //! seed decides. A *case* is one workload with one system on a network of its own. All that is learnt
 //! goes into a [`log`] as it is learnt, which a killed run goes on from, and from which the [`report`] is drawn.
 //!

@@ -52,11 +52,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         burst: Option<f64>,
     },
-    /// The next packets of a pair are lost, in each direction.
+    /// The next packets from one site to another are lost, as long as the path needs for so many.
     Burst {
-        /// The two sites.
-        between: [String; 2],
-        /// How many, each way.
+        /// Who sends them.
+        from: String,
+        /// Whom they do not reach.
+        to: String,
+        /// How many.
         packets: u32,
     },
     /// The site's access link is cut: what waits for it and what is under way to it is lost. Its

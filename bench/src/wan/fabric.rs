@@ -39,6 +39,9 @@ struct PairState {
     port: Port,
     delay: Duration,
     loss: LossProcess,
+    /// When a burst of losses is over even if it had fewer packets: a sender that hears nothing would
+    /// take for ever to use it up.
+    burst_until: Option<Duration>,
     count: PairCount,
 }
 
@@ -80,6 +83,7 @@ impl Fabric {
                     port: Port::new(link.port),
                     delay: link.delay,
                     loss: LossProcess::new(link.loss, seed),
+                    burst_until: None,
                     count: PairCount::default(),
                 });
             }
@@ -186,10 +190,14 @@ impl Fabric {
                     self.pair_mut(from, to).loss.set(loss);
                 }
             }
-            Event::Burst { between, packets } => {
-                for (from, to) in self.directions(between)? {
-                    self.pair_mut(from, to).loss.burst(*packets);
-                }
+            Event::Burst { from, to, packets } => {
+                let (from, to) = self.network.pair(&[from.clone(), to.clone()])?;
+                let len = usize::from(self.network.mtu) * *packets as usize;
+                let rate = self.network.path_rate(from, to);
+                let until = rate.map(|rate| self.now + rate.time_for(len));
+                let pair = self.pair_mut(from, to);
+                pair.loss.burst(*packets);
+                pair.burst_until = until;
             }
             Event::SiteDown { site } => {
                 let site = self.network.site(site)?;
@@ -284,6 +292,10 @@ impl Fabric {
             PortId::Pair(..) => {
                 let now = self.now;
                 let pair = self.pair_mut(from, to);
+                if pair.burst_until.is_some_and(|until| now >= until) {
+                    pair.burst_until = None;
+                    pair.loss.burst(0);
+                }
                 if pair.loss.lose() {
                     let len = packet.bytes.len();
                     pair.count.lost.add(len);

@@ -265,7 +265,8 @@ impl Network {
                 self.site(site)?;
                 check_range("factor", *factor, *factor > 0.0, "above 0")
             }
-            Event::Rtt { between, .. } | Event::Burst { between, .. } => pair(between),
+            Event::Rtt { between, .. } => pair(between),
+            Event::Burst { from, to, .. } => pair(&[from.clone(), to.clone()]),
             Event::Loss {
                 between,
                 loss,

@@ -288,6 +288,22 @@ impl Gossip {
             .collect()
     }
 
+    /// Names of the sites that say to hold all of a manifest, this site included, in the order of numbers. Sites that are
+    /// down too.
+    pub fn complete_holders(&self, manifest: &ManifestId) -> Vec<String> {
+        let key = Key::Holding(*manifest);
+        self.state
+            .sites()
+            .filter(|log| {
+                let entry = self.state.get(site_log(log.site), &key);
+                entry.is_some_and(|(_, value)| {
+                    matches!(Holding::decode(value), Ok(Holding::Complete))
+                })
+            })
+            .map(|log| log.info.name.clone())
+            .collect()
+    }
+
     /// What a site says to hold.
     pub fn holdings(&self, site: SiteNumber) -> BTreeMap<ManifestId, Holding> {
         self.state

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 use vitraild::config::ByteSize;
 
-use crate::http::Answer;
-use crate::site::{Client, Site, noise};
+use crate::http::{Answer, Connection};
+use crate::site::{Client, Process, Site, noise};
 use crate::web::{Web, ok, redirect};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -111,6 +111,33 @@ fn staged_bytes_become_the_images() {
 }
 
 #[test]
+fn what_was_staged_survives_a_kill() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let data_dir = directory.path().join("data");
+    let bytes = noise(67, 1_000_000);
+    let mut site = Process::start(&data_dir);
+    let id = site.create(json!({}));
+    stage(&site, &id, &bytes).expect(204);
+    // Another one is under way.
+    let other = site.create(json!({}));
+    let mut connection = Connection::open(site.api);
+    let head = format!(
+        "PUT /v2/images/{other}/stage HTTP/1.1\r\nHost: site\r\nContent-Length: 1000000\r\n\
+         Content-Type: application/octet-stream\r\n\r\n"
+    );
+    connection.send(head).unwrap();
+    connection.send(&bytes[..500_000]).unwrap();
+    site.wait_for_status(&other, "uploading", PATIENCE);
+    site.kill();
+    let site = Process::start(&data_dir);
+    assert_eq!(site.status(&other), "queued");
+    assert_eq!(site.status(&id), "uploading");
+    direct(&site, &id).expect(202);
+    site.wait_for_status(&id, "active", PATIENCE);
+    assert!(site.download(&id) == bytes);
+}
+
+#[test]
 fn staged_bytes_that_contradict_the_format_are_dropped() {
     let site = Site::start();
     let id = site.create(json!({"disk_format": "qcow2"}));
@@ -142,7 +169,7 @@ fn the_staging_area_has_a_bound() {
     stage(&site, &second, &noise(63, 400_000)).expect(413);
     assert_eq!(site.status(&second), "queued");
     // Without a length it shows on the way.
-    let mut connection = crate::http::Connection::open(site.api);
+    let mut connection = Connection::open(site.api);
     let head = format!(
         "PUT /v2/images/{second}/stage HTTP/1.1\r\nHost: site\r\nTransfer-Encoding: chunked\r\n\
          Content-Type: application/octet-stream\r\n\r\n61a80\r\n"

@@ -202,9 +202,13 @@ fn a_holder_that_lost_chunks_for_good_holds_a_part() {
         mesh.sites[1].verify()["ok"] == true
     });
     let lyon = &mesh.sites[1];
-    let repaired = |line: &str| line == "vitrail_repaired_images_total 1";
-    let metrics = lyon.operator("GET", "/metrics").send().expect(200).text();
-    assert!(metrics.lines().any(repaired), "{metrics}");
+    // Counted when the pull that brought it has ended.
+    wait("the repair is counted", || {
+        let metrics = lyon.operator("GET", "/metrics").send().expect(200).text();
+        metrics
+            .lines()
+            .any(|line| line == "vitrail_repaired_images_total 1")
+    });
 }
 
 #[test]

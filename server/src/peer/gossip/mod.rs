@@ -182,18 +182,7 @@ impl Gossip {
 
     /// Names of the sites that hold a manifest whole.
     pub(super) fn complete_holders(&self, id: ManifestId) -> Vec<String> {
-        let core = self.core.lock();
-        let complete: Vec<u64> = core
-            .holders(&id)
-            .into_iter()
-            .filter(|(_, holding)| matches!(holding, Holding::Complete))
-            .map(|(site, _)| site)
-            .collect();
-        let sites = core.sites().into_iter();
-        sites
-            .filter(|s| complete.contains(&s.number))
-            .map(|s| s.info.name)
-            .collect()
+        self.core.lock().complete_holders(&id)
     }
 
     pub(super) fn sites(&self) -> Vec<SiteView> {
