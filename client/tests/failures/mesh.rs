@@ -166,8 +166,8 @@ fn receipt(pull: u64) -> Value {
     json!({
         "pull": pull, "image": ID, "manifest": "00", "site": "paris",
         "started_at": "2026-11-24T08:19:30Z", "seconds": 2.0, "image_bytes": 4, "hole_bytes": 0,
-        "local_bytes": 1, "peers": {"lyon": {"raw": 3, "wire": 2}}, "encoding": "zstd frames",
-        "bound_seconds": 1.5, "bottleneck": ["lyon"], "outcome": "complete",
+        "local_bytes": 1, "peers": {"lyon": {"raw": 3, "wire": 2}}, "dropped": [],
+        "encoding": "zstd frames", "bound_seconds": 1.5, "bottleneck": ["lyon"], "outcome": "complete",
     })
 }
 
