@@ -38,9 +38,10 @@ region_name = "{region}"
 cache_s = 1
 
 [import]
-# Servers of tests are not on the public Internet.
-allow_private = true
+{imports}
 """
+# Servers of tests are not on the public Internet.
+PRIVATE_IMPORTS = "allow_private = true"
 AGREE_SECONDS = 60
 
 
@@ -62,7 +63,7 @@ class Authority:
 class Site:
     """A running site; `url` is its Image API, `admin_url` its operator's. It may be stopped and started again."""
 
-    def __init__(self, keystone_url, authority, directory, name, seed=None, api=""):
+    def __init__(self, keystone_url, authority, directory, name, seed=None, api="", imports=PRIVATE_IMPORTS):
         self.name = name
         self.directory = Path(directory)
         self.directory.mkdir(parents=True)
@@ -87,6 +88,7 @@ class Site:
                 project=who.project,
                 region=REGION,
                 api=api,
+                imports=imports,
             )
         )
         self.start()
