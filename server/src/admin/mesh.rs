@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Admin, Failure, stream};
+use super::{Admin, Failure, parse_object, stream};
 use crate::limits::Limits;
 use crate::peer::Peers;
 use crate::peer::receipt::Receipt;
@@ -75,7 +75,10 @@ pub(super) async fn set_limits(
     body: Bytes,
 ) -> Result<Json<Limits>, Failure> {
     let peers = peers(&admin)?;
-    let parsed = serde_json::from_slice::<Limits>(&body).map_err(anyhow::Error::from);
+    let parsed = parse_object(&body).and_then(|value: serde_json::Value| {
+        anyhow::ensure!(!has_list(&value), "limits have no lists");
+        Ok(serde_json::from_value::<Limits>(value)?)
+    });
     let limits = parsed
         .and_then(|limits| limits.check().map(|()| limits))
         .map_err(|error| {
@@ -88,6 +91,15 @@ pub(super) async fn set_limits(
     tracing::info!(limits = ?limits, "limits were changed");
     peers.links.set_limits(limits.clone());
     Ok(Json(limits))
+}
+
+/// Whether there is a list anywhere, which serde would take for the fields of a limit.
+fn has_list(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Array(_) => true,
+        serde_json::Value::Object(fields) => fields.values().any(has_list),
+        _ => false,
+    }
 }
 
 #[derive(Deserialize)]
@@ -112,7 +124,7 @@ pub(super) async fn preseed(
         )
     };
     let request: PreseedRequest =
-        serde_json::from_slice(&body).map_err(|error| bad(format!("the request body: {error}")))?;
+        parse_object(&body).map_err(|error| bad(format!("the request body: {error}")))?;
     let peers = peers(&admin)?.clone();
     let known: BTreeSet<String> = peers.sites().into_iter().map(|site| site.name).collect();
     let sites = if request.all {

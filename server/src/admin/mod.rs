@@ -1,6 +1,8 @@
 //! The admin API. `docs/ADMIN.md` describes it.
 
+mod endpoint;
 mod mesh;
+mod schema;
 mod stream;
 
 use std::num::NonZeroU64;
@@ -10,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,9 +30,13 @@ use crate::glance;
 use crate::metrics::Metrics;
 use crate::peer::Peers;
 use crate::scrubber::{ScrubError, Scrubber};
+use endpoint::Endpoint;
 
 /// How often long work tells how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Longest text of a refusal in bytes.
+const REFUSAL_LEN_MAX: usize = 16 * 1024;
 
 /// Everything that the admin API shows and does.
 pub struct Admin {
@@ -80,20 +86,7 @@ impl From<vitrail_chunkstore::Error> for Failure {
 
 /// The routes.
 pub fn router(admin: Arc<Admin>) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/v1/status", get(status))
-        .route("/v1/store", get(store))
-        .route("/v1/store/gc", post(gc))
-        .route("/v1/store/scrub", post(scrub_store))
-        .route("/v1/store/verify", post(verify_store))
-        .route("/v1/sites", get(mesh::sites))
-        .route("/v1/sites/{name}", get(mesh::site))
-        .route("/v1/preseed", post(mesh::preseed))
-        .route("/v1/receipts", get(mesh::receipts))
-        .route("/v1/limits", get(mesh::limits).put(mesh::set_limits))
+    endpoint::router(endpoints())
         .fallback(|| async {
             Failure(
                 StatusCode::NOT_FOUND,
@@ -101,7 +94,98 @@ pub fn router(admin: Arc<Admin>) -> Router {
                 "docs/ADMIN.md lists all paths",
             )
         })
+        .layer(map_response(as_failure))
         .with_state(admin)
+}
+
+fn endpoints() -> Vec<Endpoint> {
+    let uuid = json!({"type": "string", "format": "uuid"});
+    let count = json!({"type": "integer", "minimum": 0});
+    vec![
+        Endpoint::get("/healthz", || async { "ok" }, "Whether the process lives"),
+        Endpoint::get("/readyz", readyz, "Whether the Image API listens").refuses(&[503]),
+        Endpoint::get("/metrics", metrics, "Metrics for Prometheus"),
+        Endpoint::get("/v1/openapi.json", openapi, "This document").answers("Document"),
+        Endpoint::get("/v1/status", status, "The site").answers("Status"),
+        Endpoint::get("/v1/store", store, "What the store holds").answers("Store"),
+        Endpoint::post("/v1/store/gc", gc, "Collects garbage")
+            .may_take("GcRequest")
+            .streams("GcLine")
+            .refuses(&[400]),
+        Endpoint::post(
+            "/v1/store/scrub",
+            scrub_store,
+            "Reads everything back at a rate",
+        )
+        .may_take("ScrubRequest")
+        .streams("VerifyLine")
+        .refuses(&[400]),
+        Endpoint::post(
+            "/v1/store/verify",
+            verify_store,
+            "Reads everything back at once",
+        )
+        .streams("VerifyLine"),
+        Endpoint::get("/v1/sites", mesh::sites, "Every known site")
+            .lists("Site")
+            .refuses(&[409]),
+        Endpoint::get(
+            "/v1/sites/{name}",
+            mesh::site,
+            "A site and the images that it holds",
+        )
+        .answers("SiteDetail")
+        .refuses(&[400, 404, 409]),
+        Endpoint::post("/v1/preseed", mesh::preseed, "Brings images to sites")
+            .takes("PreseedRequest")
+            .streams("PreseedLine")
+            .refuses(&[400, 404, 409]),
+        Endpoint::get(
+            "/v1/receipts",
+            mesh::receipts,
+            "What pulls cost, the newest first",
+        )
+        .query("image", uuid)
+        .query("limit", count)
+        .lists("Receipt")
+        .refuses(&[400, 409]),
+        Endpoint::get("/v1/limits", mesh::limits, "The limits in force")
+            .answers("Limits")
+            .refuses(&[409]),
+        Endpoint::put(
+            "/v1/limits",
+            mesh::set_limits,
+            "Puts limits in the place of those before",
+        )
+        .takes("Limits")
+        .answers("Limits")
+        .refuses(&[400, 409]),
+    ]
+}
+
+async fn openapi() -> Json<serde_json::Value> {
+    Json(endpoint::document(&endpoints()))
+}
+
+/// What the router refuses by itself gets the form of every other error.
+async fn as_failure(answer: Response) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    if !answer.status().is_client_error()
+        || answer.headers().get(header::CONTENT_TYPE) == Some(&json)
+    {
+        return answer;
+    }
+    let (mut parts, body) = answer.into_parts();
+    let text = axum::body::to_bytes(body, REFUSAL_LEN_MAX).await;
+    let text = text.map(|text| String::from_utf8_lossy(&text).into_owned());
+    let message = text.ok().filter(|text| !text.is_empty());
+    let reason = || parts.status.canonical_reason().unwrap_or("refused");
+    let message = message.unwrap_or_else(|| reason().to_lowercase());
+    let error =
+        json!({"error": {"message": message, "hint": "docs/ADMIN.md tells what can be asked"}});
+    parts.headers.insert(header::CONTENT_TYPE, json);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, error.to_string().into())
 }
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
@@ -216,10 +300,17 @@ fn parse<T: Default + DeserializeOwned>(body: &Bytes, hint: &'static str) -> Res
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(body).map_err(|error| {
+    parse_object(body).map_err(|error| {
         let message = format!("the request body: {error}");
         Failure(StatusCode::BAD_REQUEST, message, hint)
     })
+}
+
+/// Parses a JSON object. Without the check a list would do as well: serde takes its items for fields.
+fn parse_object<T: DeserializeOwned>(body: &[u8]) -> anyhow::Result<T> {
+    let value: serde_json::Value = serde_json::from_slice(body)?;
+    anyhow::ensure!(value.is_object(), "it is no JSON object");
+    Ok(serde_json::from_value(value)?)
 }
 
 async fn gc(State(admin): State<Arc<Admin>>, body: Bytes) -> Result<Response, Failure> {
