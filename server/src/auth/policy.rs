@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::Identity;
 use super::rule::{Rule, Target};
-use crate::catalogue::{Image, MemberStatus, Visibility};
+use crate::catalogue::{Image, MemberStatus, Namespace, Visibility};
 
 /// Largest policy file in bytes.
 const FILE_LEN_MAX: u64 = 1024 * 1024;
@@ -105,6 +105,25 @@ actions! {
     AddMetadefNamespace "add_metadef_namespace" "rule:metadef_admin";
     ModifyMetadefNamespace "modify_metadef_namespace" "rule:metadef_admin";
     DeleteMetadefNamespace "delete_metadef_namespace" "rule:metadef_admin";
+    GetMetadefObjects "get_metadef_objects" NAMESPACE_READER;
+    GetMetadefObject "get_metadef_object" NAMESPACE_READER;
+    AddMetadefObject "add_metadef_object" "rule:metadef_admin";
+    ModifyMetadefObject "modify_metadef_object" "rule:metadef_admin";
+    DeleteMetadefObject "delete_metadef_object" "rule:metadef_admin";
+    GetMetadefProperties "get_metadef_properties" NAMESPACE_READER;
+    GetMetadefProperty "get_metadef_property" NAMESPACE_READER;
+    AddMetadefProperty "add_metadef_property" "rule:metadef_admin";
+    ModifyMetadefProperty "modify_metadef_property" "rule:metadef_admin";
+    RemoveMetadefProperty "remove_metadef_property" "rule:metadef_admin";
+    GetMetadefTags "get_metadef_tags" NAMESPACE_READER;
+    GetMetadefTag "get_metadef_tag" NAMESPACE_READER;
+    AddMetadefTag "add_metadef_tag" "rule:metadef_admin";
+    AddMetadefTags "add_metadef_tags" "rule:metadef_admin";
+    ModifyMetadefTag "modify_metadef_tag" "rule:metadef_admin";
+    DeleteMetadefTag "delete_metadef_tag" "rule:metadef_admin";
+    DeleteMetadefTags "delete_metadef_tags" "rule:metadef_admin";
+    AddMetadefResourceTypeAssociation "add_metadef_resource_type_association" "rule:metadef_admin";
+    RemoveMetadefResourceTypeAssociation "remove_metadef_resource_type_association" "rule:metadef_admin";
 }
 
 /// All rules.
@@ -326,6 +345,20 @@ pub fn may_operate(who: &Identity, action: Action) -> bool {
 /// Whether they may do this to an image that is there for them.
 pub fn may(who: &Identity, action: Action, image: &Image) -> bool {
     who.policy.allows(who, action, target(who, image))
+}
+
+/// Whether they may do this to a namespace of metadata definitions.
+pub fn may_define(who: &Identity, action: Action, namespace: &Namespace) -> bool {
+    let visibility = match namespace.is_public() {
+        true => Visibility::Public,
+        false => Visibility::Private,
+    };
+    let target = Target {
+        owner: namespace.owner(),
+        member: false,
+        visibility: Some(visibility),
+    };
+    who.policy.allows(who, action, target)
 }
 
 /// What comes of somebody's wish to do something to an image.

@@ -7,6 +7,7 @@
 
 mod copies;
 mod image;
+mod namespace;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use vitrail_proto::record::{FIELDS_MAX, Merge, RECORD_LEN_MAX, Record, Value};
 
 pub use copies::{Copies, Intent, SPACE as COPIES_SPACE};
 pub use image::{Changes, Image, Import, Member, MemberStatus, Staged, Status, Visibility, field};
+pub use namespace::{Definition, Definitions, Item, Namespace};
 pub use task::{Task, TaskKind, TaskStatus};
 
 /// The catalogue's space in the database.
@@ -80,6 +82,7 @@ type Listener = Box<dyn Fn(Uuid) + Send + Sync>;
 #[derive(Default)]
 struct Views {
     images: HashMap<Uuid, Arc<Image>>,
+    namespaces: HashMap<Uuid, Arc<Namespace>>,
     /// By age, for the API's default order.
     by_age: BTreeSet<(u64, Uuid)>,
     /// Deleted ids, which are never used again.
@@ -87,6 +90,19 @@ struct Views {
 }
 
 impl Views {
+    /// Shows a record as what it is.
+    fn show(&mut self, record: &Record) {
+        if let Some(namespace) = Namespace::of(record) {
+            self.forget(record.id);
+            self.namespaces.insert(record.id, Arc::new(namespace));
+        } else if let Some(image) = Image::of(record) {
+            self.namespaces.remove(&record.id);
+            self.put(Arc::new(image));
+        } else {
+            self.bury(record.id);
+        }
+    }
+
     fn put(&mut self, image: Arc<Image>) {
         if let Some(old) = self.images.insert(image.id, image.clone()) {
             self.by_age.remove(&(old.created_at, old.id));
@@ -98,6 +114,7 @@ impl Views {
         if let Some(old) = self.images.remove(&id) {
             self.by_age.remove(&(old.created_at, id));
         }
+        self.namespaces.remove(&id);
         self.deleted.remove(&id);
     }
 
@@ -105,6 +122,7 @@ impl Views {
         if let Some(old) = self.images.remove(&id) {
             self.by_age.remove(&(old.created_at, id));
         }
+        self.namespaces.remove(&id);
         self.deleted.insert(id);
     }
 }
@@ -120,10 +138,7 @@ impl Catalogue {
             if let Err(error) = clock.observe(record.latest(), now_ms()) {
                 tracing::warn!(id = %record.id, %error, "a stored record is from the future");
             }
-            match Image::of(&record) {
-                Some(image) => views.put(Arc::new(image)),
-                None => views.bury(record.id),
-            }
+            views.show(&record);
         }
         let named = views.images.values().filter_map(|image| image.manifest());
         let copies = Copies::open(store, &named.collect())?;
@@ -170,7 +185,9 @@ impl Catalogue {
     /// Whether the id is or was an image's.
     pub fn knows(&self, id: Uuid) -> bool {
         let views = self.views.read();
-        views.images.contains_key(&id) || views.deleted.contains(&id)
+        views.images.contains_key(&id)
+            || views.namespaces.contains_key(&id)
+            || views.deleted.contains(&id)
     }
 
     /// All images, the newest first; equally old ones by id, the highest first.
@@ -294,6 +311,88 @@ impl Catalogue {
         Ok(())
     }
 
+    /// All namespaces of metadata definitions, the newest first. Of those with one name only the oldest.
+    pub fn namespaces(&self) -> Vec<Arc<Namespace>> {
+        let views = self.views.read();
+        let mut all: Vec<_> = views.namespaces.values().cloned().collect();
+        all.sort_by_key(|namespace| namespace.created);
+        let mut names = HashSet::new();
+        all.retain(|namespace| names.insert(namespace.name.clone()));
+        all.reverse();
+        all
+    }
+
+    /// A namespace by name.
+    pub fn namespace(&self, name: &str) -> Option<Arc<Namespace>> {
+        let views = self.views.read();
+        let named = views.namespaces.values().filter(|n| n.name == name);
+        named.min_by_key(|n| n.created).cloned()
+    }
+
+    /// Makes a namespace, if `allow` lets it; nobody else makes or changes any meanwhile.
+    pub fn create_namespace<E: From<CatalogueError>>(
+        &self,
+        definitions: Definitions,
+        allow: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut clock = self.writer.lock();
+        allow()?;
+        let record = Record::new(Uuid::new_v4(), clock.tick(now_ms()));
+        let id = record.id;
+        self.define(record, definitions, &mut clock)?;
+        drop(clock);
+        self.wrote(id);
+        Ok(())
+    }
+
+    /// Changes a namespace as [`Self::modify`] does an image.
+    pub fn modify_namespace<E: From<CatalogueError>>(
+        &self,
+        id: Uuid,
+        decide: impl FnOnce(&Namespace) -> Result<Definitions, E>,
+    ) -> Result<(), E> {
+        let mut clock = self.writer.lock();
+        let namespace = self.views.read().namespaces.get(&id).cloned();
+        let definitions = decide(&*namespace.ok_or(CatalogueError::NotFound(id))?)?;
+        let mut record = self.record(id)?.ok_or(CatalogueError::NotFound(id))?;
+        let contact = self.contact_ms.load(Ordering::Relaxed);
+        record.prune(now_ms().min(contact).saturating_sub(MEMORY_MS));
+        self.define(record, definitions, &mut clock)?;
+        drop(clock);
+        self.wrote(id);
+        Ok(())
+    }
+
+    /// Deletes a namespace for good.
+    pub fn delete_namespace(&self, id: Uuid) -> Result<(), CatalogueError> {
+        let mut clock = self.writer.lock();
+        let mut record = self.record(id)?.ok_or(CatalogueError::NotFound(id))?;
+        record.delete(clock.tick(now_ms()));
+        self.put(&record)?;
+        self.views.write().bury(id);
+        drop(clock);
+        self.wrote(id);
+        Ok(())
+    }
+
+    fn define(
+        &self,
+        mut record: Record,
+        definitions: Definitions,
+        clock: &mut Clock,
+    ) -> Result<(), CatalogueError> {
+        let stamp = clock.tick(now_ms());
+        for (key, value) in definitions.writes {
+            record.set(&key, value, stamp);
+        }
+        if record.field_count() > FIELDS_MAX {
+            return Err(CatalogueError::TooManyFields);
+        }
+        self.put(&record)?;
+        self.views.write().show(&record);
+        Ok(())
+    }
+
     /// A record as it is stored, deleted ones too.
     pub fn record(&self, id: Uuid) -> Result<Option<Record>, CatalogueError> {
         let bytes = self.store.db().get(SPACE, id.as_bytes())?;
@@ -306,7 +405,8 @@ impl Catalogue {
     /// Ids of all records, deleted ones too.
     pub fn all_ids(&self) -> Vec<Uuid> {
         let views = self.views.read();
-        views.images.keys().chain(&views.deleted).copied().collect()
+        let there = views.images.keys().chain(views.namespaces.keys());
+        there.chain(&views.deleted).copied().collect()
     }
 
     /// Takes in what another site knows of an image. It survives a crash of the process; of the machine only once
@@ -370,11 +470,7 @@ impl Catalogue {
         let mut batch = Batch::new();
         batch.put(SPACE, id.as_bytes(), bytes);
         self.store.db().write(batch, Durability::Buffered)?;
-        let mut views = self.views.write();
-        match Image::of(&record) {
-            Some(image) => views.put(Arc::new(image)),
-            None => views.bury(id),
-        }
+        self.views.write().show(&record);
         Ok(())
     }
 

@@ -217,7 +217,7 @@ async fn dispatch(call: Call, segments: &[&str]) -> (&'static str, ApiResult<Res
             Method::DELETE => ("cache.delete", cache::delete(call, id).await),
             _ => ("cache.one", not_allowed("PUT, DELETE")),
         },
-        ["metadefs", ref rest @ ..] => ("metadefs", metadefs::answer(&call, rest)),
+        ["metadefs", ref rest @ ..] => ("metadefs", metadefs::answer(call, rest).await),
         ["schemas", "metadefs", name] => ("schemas", metadefs::schema(&call, name)),
         ["info", "import"] => match method {
             Method::GET => ("info.import", import::info(&call)),

@@ -122,7 +122,9 @@ fn metadata_definitions_can_be_read() {
     }
     site.get("/v2/schemas/metadefs/nonesuch").expect(404);
     let new = site.request("POST", "/v2/metadefs/namespaces");
-    new.json(&json!({"namespace": "x"})).send().expect(403);
+    let new = new.json(&json!({"namespace": "x"})).send().expect(201);
+    assert_eq!(new.json()["visibility"], "private");
+    site.get("/v2/metadefs/namespaces/x").expect(200);
 }
 
 #[test]

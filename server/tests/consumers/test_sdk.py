@@ -8,8 +8,6 @@ import pytest
 import requests
 
 TESTS = ["openstack.tests.functional.image", "openstack.tests.functional.cloud.test_image"]
-# Sites have no metadata definitions yet.
-LEFT_OUT = ["-k", "not metadef"]
 
 CLOUDS = """\
 clouds:
@@ -60,7 +58,7 @@ def environment(keystone, site, acting, tmp_path):
 
 
 def test_functional_tests(environment, tmp_path):
-    options = ["-v", *LEFT_OUT, "--tb=short", "--show-capture=no", "-p", "no:cacheprovider"]
+    options = ["-v", "--tb=short", "--show-capture=no", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *options, "--pyargs", *TESTS]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     print(done.stdout, done.stderr)

@@ -111,6 +111,11 @@ PATHS = {
     "/v2/schemas/metadefs/{text}": ("GET",),
     "/v2/metadefs/namespaces": ("GET", "POST"),
     "/v2/metadefs/namespaces/{text}": ("GET", "PUT", "DELETE"),
+    "/v2/metadefs/namespaces/{text}/objects": ("GET", "POST", "DELETE"),
+    "/v2/metadefs/namespaces/{text}/properties/{text}": ("GET", "PUT", "DELETE"),
+    "/v2/metadefs/namespaces/{text}/tags": ("GET", "POST", "DELETE"),
+    "/v2/metadefs/namespaces/{text}/tags/{text}": ("GET", "POST", "PUT", "DELETE"),
+    "/v2/metadefs/namespaces/{text}/resource_types": ("GET", "POST"),
     "/v2/metadefs/resource_types": ("GET",),
     "/{text}": ("GET", "OPTIONS"),
     "//v2//images//{image}": ("GET",),
@@ -242,6 +247,10 @@ class Generator:
             return pick.randbytes(pick.choice((0, 1, 511, 4096)))
         elif "/members" in template:
             document = {"member": self.value(), "status": pick.choice(("accepted", self.value()))}
+        elif "/metadefs/" in template:
+            definition = {"name": pick.choice(TEXTS), "title": pick.choice(TEXTS), "type": "string"}
+            document = pick.choice(({"namespace": pick.choice(TEXTS)}, definition, {"name": self.value()}))
+            document |= pick.choice(({}, {"tags": self.value()}, {"properties": self.value(), "objects": self.value()}))
         else:
             document = {"disk_format": "raw", "container_format": "bare"}
             if pick.random() < 0.5:

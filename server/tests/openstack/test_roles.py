@@ -20,7 +20,6 @@ MEANT = {
     ("*", "add a member"): HIDDEN,
     ("*", "decide as member"): HIDDEN,
     ("*", "remove a member"): HIDDEN,
-    ("no image", "create a namespace"): "there are no definitions of a site's own",
 }
 
 

@@ -1,15 +1,23 @@
 //! Metadata definitions: the catalogue of known properties that Horizon shows beside an image.
-//!
-//! None are defined. Clients that read them find empty lists and the schemas; nobody can add any.
 
+mod check;
+mod items;
+mod namespaces;
 mod schema;
+
+use std::sync::Arc;
 
 use hyper::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::request::Call;
 use super::{ApiError, ApiResult, Body, json as json_answer};
+use crate::auth::Identity;
 use crate::auth::policy::{self, Action};
+use crate::catalogue::{Catalogue, Namespace};
+
+/// What clients may not set.
+const READ_ONLY: [&str; 4] = ["created_at", "updated_at", "self", "schema"];
 
 /// A schema under `/v2/schemas/metadefs/`.
 pub(super) fn schema(call: &Call, name: &str) -> ApiResult<Response<Body>> {
@@ -22,46 +30,85 @@ pub(super) fn schema(call: &Call, name: &str) -> ApiResult<Response<Body>> {
 }
 
 /// What is under `/v2/metadefs/`.
-pub(super) fn answer(call: &Call, segments: &[&str]) -> ApiResult<Response<Body>> {
-    let may = |action| {
-        if policy::may_operate(&call.identity, action) {
-            Ok(())
-        } else if policy::may_operate(&call.identity, Action::GetMetadefNamespace) {
-            Err(ApiError::denied(action))
-        } else {
-            Err(ApiError::not_found())
+pub(super) async fn answer(call: Call, segments: &[&str]) -> ApiResult<Response<Body>> {
+    match *segments {
+        ["namespaces"] => match call.method {
+            Method::GET => namespaces::list(&call),
+            Method::POST => namespaces::create(call).await,
+            _ => Err(ApiError::method("GET, POST", &call.method)),
+        },
+        ["namespaces", name] => match call.method {
+            Method::GET => namespaces::show(&call, name),
+            Method::PUT => namespaces::update(call, name).await,
+            Method::DELETE => namespaces::delete(call, name).await,
+            _ => Err(ApiError::method("GET, PUT, DELETE", &call.method)),
+        },
+        ["namespaces", namespace, kind, ref rest @ ..] => {
+            let kind = items::Kind::named(kind).ok_or_else(ApiError::not_found)?;
+            match *rest {
+                [] => items::all(call, namespace, kind).await,
+                [name] => items::one(call, namespace, kind, name).await,
+                _ => Err(ApiError::not_found()),
+            }
         }
-    };
-    match (segments, &call.method) {
-        (["namespaces"], &Method::GET) => {
-            may(Action::GetMetadefNamespaces)?;
-            Ok(namespaces(call))
-        }
-        (["namespaces"], &Method::POST) => {
-            may(Action::AddMetadefNamespace)?;
-            Err(ApiError::forbidden(
-                "This site keeps no metadata definitions of its own.",
-            ))
-        }
-        (["namespaces"], method) => Err(ApiError::method("GET, POST", method)),
-        (["resource_types"], &Method::GET) => {
-            may(Action::ListMetadefResourceTypes)?;
-            Ok(json_answer(StatusCode::OK, &json!({"resource_types": []})))
-        }
-        (["resource_types"], method) => Err(ApiError::method("GET", method)),
-        (["namespaces", name, ..], _) => Err(ApiError::new(
-            StatusCode::NOT_FOUND,
-            format!("Metadata definition namespace={name} was not found."),
-        )),
+        ["resource_types"] if call.method == Method::GET => items::resource_types(&call),
+        ["resource_types"] => Err(ApiError::method("GET", &call.method)),
         _ => Err(ApiError::not_found()),
     }
 }
 
-fn namespaces(call: &Call) -> Response<Body> {
-    let list: Value = json!({
-        "namespaces": [],
-        "first": super::list::link("/v2/metadefs/namespaces", &call.query, None),
-        "schema": "/v2/schemas/metadefs/namespaces",
-    });
-    json_answer(StatusCode::OK, &list)
+/// Whether they may do what is about no namespace.
+fn may(who: &Identity, action: Action) -> ApiResult<()> {
+    if policy::may_operate(who, action) {
+        Ok(())
+    } else if policy::may_operate(who, Action::GetMetadefNamespace) {
+        Err(ApiError::denied(action))
+    } else {
+        Err(ApiError::not_found())
+    }
+}
+
+/// A namespace that the caller may do this to.
+fn namespace_for(
+    catalogue: &Catalogue,
+    who: &Identity,
+    name: &str,
+    action: Action,
+) -> ApiResult<Arc<Namespace>> {
+    let readable = |n: &Arc<Namespace>| policy::may_define(who, Action::GetMetadefNamespace, n);
+    let namespace = catalogue.namespace(name).filter(readable);
+    let namespace = namespace.ok_or_else(|| no_namespace(name))?;
+    if policy::may_define(who, action, &namespace) {
+        Ok(namespace)
+    } else {
+        Err(ApiError::denied(action))
+    }
+}
+
+fn no_namespace(name: &str) -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        format!("Metadata definition namespace={name} was not found."),
+    )
+}
+
+fn protected(namespace: &Namespace) -> ApiResult<()> {
+    if namespace.is_protected() {
+        let name = &namespace.name;
+        return Err(ApiError::forbidden(format!(
+            "Metadata definition namespace {name} is protected and cannot be deleted."
+        )));
+    }
+    Ok(())
+}
+
+/// A document that fits the schema and sets nothing that is read-only.
+fn checked(schema: &str, document: &Value) -> ApiResult<()> {
+    if let Some(field) = READ_ONLY.into_iter().find(|f| document.get(f).is_some()) {
+        return Err(ApiError::forbidden(format!(
+            "Attribute '{field}' is read-only."
+        )));
+    }
+    let schema = schema::named(schema).unwrap_or_else(|| json!({}));
+    check::check(&schema, document).map_err(ApiError::bad_request)
 }
