@@ -41,8 +41,8 @@ pub(super) enum Goal {
 impl Goal {
     fn text(self) -> String {
         match self {
-            Self::AtMost(bound) => format!("<= {bound}"),
-            Self::AtLeast(bound) => format!(">= {bound}"),
+            Self::AtMost(bound) => format!("<= {bound:.2}"),
+            Self::AtLeast(bound) => format!(">= {bound:.2}"),
             Self::None => String::new(),
         }
     }

@@ -22,6 +22,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
+use crate::peers::apt_install;
 use crate::process::scratch_dir;
 use crate::wan::{LinkSpec, Rate, Topology, parse_duration, parse_size};
 use finding::Findings;
@@ -126,6 +127,10 @@ pub fn run(options: &Options) -> Result<()> {
         [] => Experiment::value_variants(),
         named => named,
     };
+    // Before anything is measured: a long run should not end for want of it.
+    if experiments.contains(&Experiment::Goodput) {
+        apt_install(&["iperf3"])?;
+    }
     for (number, &experiment) in experiments.iter().enumerate() {
         let setup = Setup {
             programs: programs.clone(),
