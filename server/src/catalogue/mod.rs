@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use uuid::Uuid;
 use vitrail_chunkstore::Store;
 use vitrail_chunkstore::db::{Batch, Durability};
@@ -281,9 +281,7 @@ impl Catalogue {
         for (key, value) in changes.writes {
             record.set(&key, value, stamp);
         }
-        // Who was away must hear of what was removed meanwhile, or brings it back.
-        let contact = self.contact_ms.load(Ordering::Relaxed);
-        record.prune(now.min(contact).saturating_sub(MEMORY_MS));
+        self.prune(&mut record);
         if record.field_count() > FIELDS_MAX {
             return Err(CatalogueError::TooManyFields.into());
         }
@@ -299,98 +297,10 @@ impl Catalogue {
         id: Uuid,
         decide: impl FnOnce(&Image) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut clock = self.writer.lock();
+        let clock = self.writer.lock();
         let image = self.get(id).ok_or(CatalogueError::NotFound(id))?;
         decide(&image)?;
-        let mut record = self.record(id)?.ok_or(CatalogueError::NotFound(id))?;
-        record.delete(clock.tick(now_ms()));
-        self.put(&record)?;
-        self.views.write().bury(id);
-        drop(clock);
-        self.wrote(id);
-        Ok(())
-    }
-
-    /// All namespaces of metadata definitions, the newest first. Of those with one name only the oldest.
-    pub fn namespaces(&self) -> Vec<Arc<Namespace>> {
-        let views = self.views.read();
-        let mut all: Vec<_> = views.namespaces.values().cloned().collect();
-        all.sort_by_key(|namespace| namespace.created);
-        let mut names = HashSet::new();
-        all.retain(|namespace| names.insert(namespace.name.clone()));
-        all.reverse();
-        all
-    }
-
-    /// A namespace by name.
-    pub fn namespace(&self, name: &str) -> Option<Arc<Namespace>> {
-        let views = self.views.read();
-        let named = views.namespaces.values().filter(|n| n.name == name);
-        named.min_by_key(|n| n.created).cloned()
-    }
-
-    /// Makes a namespace, if `allow` lets it; nobody else makes or changes any meanwhile.
-    pub fn create_namespace<E: From<CatalogueError>>(
-        &self,
-        definitions: Definitions,
-        allow: impl FnOnce() -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut clock = self.writer.lock();
-        allow()?;
-        let record = Record::new(Uuid::new_v4(), clock.tick(now_ms()));
-        let id = record.id;
-        self.define(record, definitions, &mut clock)?;
-        drop(clock);
-        self.wrote(id);
-        Ok(())
-    }
-
-    /// Changes a namespace as [`Self::modify`] does an image.
-    pub fn modify_namespace<E: From<CatalogueError>>(
-        &self,
-        id: Uuid,
-        decide: impl FnOnce(&Namespace) -> Result<Definitions, E>,
-    ) -> Result<(), E> {
-        let mut clock = self.writer.lock();
-        let namespace = self.views.read().namespaces.get(&id).cloned();
-        let definitions = decide(&*namespace.ok_or(CatalogueError::NotFound(id))?)?;
-        let mut record = self.record(id)?.ok_or(CatalogueError::NotFound(id))?;
-        let contact = self.contact_ms.load(Ordering::Relaxed);
-        record.prune(now_ms().min(contact).saturating_sub(MEMORY_MS));
-        self.define(record, definitions, &mut clock)?;
-        drop(clock);
-        self.wrote(id);
-        Ok(())
-    }
-
-    /// Deletes a namespace for good.
-    pub fn delete_namespace(&self, id: Uuid) -> Result<(), CatalogueError> {
-        let mut clock = self.writer.lock();
-        let mut record = self.record(id)?.ok_or(CatalogueError::NotFound(id))?;
-        record.delete(clock.tick(now_ms()));
-        self.put(&record)?;
-        self.views.write().bury(id);
-        drop(clock);
-        self.wrote(id);
-        Ok(())
-    }
-
-    fn define(
-        &self,
-        mut record: Record,
-        definitions: Definitions,
-        clock: &mut Clock,
-    ) -> Result<(), CatalogueError> {
-        let stamp = clock.tick(now_ms());
-        for (key, value) in definitions.writes {
-            record.set(&key, value, stamp);
-        }
-        if record.field_count() > FIELDS_MAX {
-            return Err(CatalogueError::TooManyFields);
-        }
-        self.put(&record)?;
-        self.views.write().show(&record);
-        Ok(())
+        self.bury(id, clock)
     }
 
     /// A record as it is stored, deleted ones too.
@@ -482,6 +392,28 @@ impl Catalogue {
         let mut batch = Batch::new();
         batch.put(SPACE, record.id.as_bytes(), bytes);
         Ok(self.store.db().write(batch, Durability::Synced)?)
+    }
+
+    /// Deletes a record for good.
+    fn bury<E: From<CatalogueError>>(
+        &self,
+        id: Uuid,
+        mut clock: MutexGuard<'_, Clock>,
+    ) -> Result<(), E> {
+        let mut record = self.record(id)?.ok_or(CatalogueError::NotFound(id))?;
+        record.delete(clock.tick(now_ms()));
+        self.put(&record)?;
+        self.views.write().bury(id);
+        drop(clock);
+        self.wrote(id);
+        Ok(())
+    }
+
+    /// Forgets what was removed from a record so long ago that every site knows. Who was away must hear of what was
+    /// removed meanwhile, or brings it back.
+    fn prune(&self, record: &mut Record) {
+        let contact = self.contact_ms.load(Ordering::Relaxed);
+        record.prune(now_ms().min(contact).saturating_sub(MEMORY_MS));
     }
 
     /// Not under the writer's lock: the listener may wait for somebody who waits for that.

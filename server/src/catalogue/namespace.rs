@@ -3,14 +3,15 @@
 //! Each is a record, marked by the field that has its name; what is defined in it are fields too, so sites merge namespaces
 //! as they merge images. Of two with one name, made at sites that were cut off, the one made first counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use vitrail_proto::clock::Stamp;
-use vitrail_proto::record::{Record, TEXT_LEN_MAX, Value};
+use vitrail_proto::clock::{Clock, Stamp};
+use vitrail_proto::record::{FIELDS_MAX, Record, TEXT_LEN_MAX, Value};
 
-use super::CatalogueError;
+use super::{Catalogue, CatalogueError, now_ms};
 
 /// The field with a namespace's name, which no image has.
 const NAME: &str = "namespace";
@@ -200,6 +201,92 @@ impl Definitions {
             return Err(CatalogueError::TooLong(text.len(), TEXT_LEN_MAX));
         }
         self.writes.insert(key, Some(Value::Text(text)));
+        Ok(())
+    }
+}
+
+impl Catalogue {
+    /// All namespaces, the newest first. Of those with one name only the oldest.
+    pub fn namespaces(&self) -> Vec<Arc<Namespace>> {
+        let views = self.views.read();
+        let mut all: Vec<_> = views.namespaces.values().cloned().collect();
+        all.sort_by_key(|namespace| namespace.created);
+        let mut names = HashSet::new();
+        all.retain(|namespace| names.insert(namespace.name.clone()));
+        all.reverse();
+        all
+    }
+
+    /// A namespace by name.
+    pub fn namespace(&self, name: &str) -> Option<Arc<Namespace>> {
+        let views = self.views.read();
+        let named = views.namespaces.values().filter(|n| n.name == name);
+        named.min_by_key(|n| n.created).cloned()
+    }
+
+    /// Makes a namespace, if `allow` lets it; nobody else makes or changes any meanwhile.
+    pub fn create_namespace<E: From<CatalogueError>>(
+        &self,
+        definitions: Definitions,
+        allow: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut clock = self.writer.lock();
+        allow()?;
+        let record = Record::new(Uuid::new_v4(), clock.tick(now_ms()));
+        let id = record.id;
+        self.define(record, definitions, &mut clock)?;
+        drop(clock);
+        self.wrote(id);
+        Ok(())
+    }
+
+    /// Changes a namespace as [`Self::modify`] does an image.
+    pub fn modify_namespace<E: From<CatalogueError>>(
+        &self,
+        id: Uuid,
+        decide: impl FnOnce(&Namespace) -> Result<Definitions, E>,
+    ) -> Result<(), E> {
+        let mut clock = self.writer.lock();
+        let definitions = decide(&*self.namespace_of(id)?)?;
+        let mut record = self.record(id)?.ok_or(CatalogueError::NotFound(id))?;
+        self.prune(&mut record);
+        self.define(record, definitions, &mut clock)?;
+        drop(clock);
+        self.wrote(id);
+        Ok(())
+    }
+
+    /// Deletes a namespace for good, if `decide` allows it as it is.
+    pub fn delete_namespace<E: From<CatalogueError>>(
+        &self,
+        id: Uuid,
+        decide: impl FnOnce(&Namespace) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let clock = self.writer.lock();
+        decide(&*self.namespace_of(id)?)?;
+        self.bury(id, clock)
+    }
+
+    fn namespace_of(&self, id: Uuid) -> Result<Arc<Namespace>, CatalogueError> {
+        let namespace = self.views.read().namespaces.get(&id).cloned();
+        namespace.ok_or(CatalogueError::NotFound(id))
+    }
+
+    fn define(
+        &self,
+        mut record: Record,
+        definitions: Definitions,
+        clock: &mut Clock,
+    ) -> Result<(), CatalogueError> {
+        let stamp = clock.tick(now_ms());
+        for (key, value) in definitions.writes {
+            record.set(&key, value, stamp);
+        }
+        if record.field_count() > FIELDS_MAX {
+            return Err(CatalogueError::TooManyFields);
+        }
+        self.put(&record)?;
+        self.views.write().show(&record);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::items::Kind;
 use super::{checked, may, namespace_for, no_namespace, protected};
 use crate::auth::policy::{self, Action};
-use crate::catalogue::{CatalogueError, Definitions, Namespace, now_ms};
+use crate::catalogue::{Definitions, Namespace, now_ms};
 use crate::glance::document::time;
 use crate::glance::request::Call;
 use crate::glance::{ApiError, ApiResult, Body, blocking, empty, json as json_answer, list::link};
@@ -176,14 +176,8 @@ pub(super) async fn update(call: Call, name: &str) -> ApiResult<Response<Body>> 
 pub(super) async fn delete(call: Call, name: &str) -> ApiResult<Response<Body>> {
     let (api, who) = (call.api.clone(), call.identity.clone());
     let namespace = namespace_for(&api.catalogue, &who, name, Action::DeleteMetadefNamespace)?;
-    protected(&namespace)?;
     let id = namespace.id;
-    blocking(move || api.catalogue.delete_namespace(id))
-        .await?
-        .map_err(|error| match error {
-            CatalogueError::NotFound(_) => no_namespace(name),
-            error => error.into(),
-        })?;
+    blocking(move || api.catalogue.delete_namespace(id, protected)).await??;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
