@@ -181,9 +181,13 @@ class Client:
 
         def ended():
             tasks = self("GET", f"/images/{image}/tasks").json()["tasks"]
-            return all(task["status"] in ("success", "failure") for task in tasks)
+            if any(task["status"] not in ("success", "failure") for task in tasks):
+                return None
+            return tasks
 
-        wait("the import has ended", ended)
+        tasks = wait("the import has ended", ended)
+        failed = [task["message"] for task in tasks if task["status"] == "failure"]
+        assert not failed, f"Glance failed at the import: {failed}"
 
     def object(self, image, store="north"):
         """Return the id of the object that has an image's data in a store."""
