@@ -8,14 +8,13 @@ import os
 import random
 import socket
 import threading
-import time
 from urllib.parse import urlsplit
 
 import hostile
 import pytest
 import requests
 from image_api import Cloud
-from vitrail_site import Authority, Site
+from vitrail_site import Authority, Site, wait
 
 COUNT = int(os.environ.get("HOSTILE_REQUESTS", "1500"))
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
@@ -107,7 +106,7 @@ def test_generated(keystone, guarded, canary):
 def test_no_way_inside(guarded, canary):
     with socket.create_connection(("127.0.0.1", canary.port)):
         pass
-    wait_until(lambda: canary.heard, "the canary hears")
+    wait("the canary hears", lambda: canary.heard)
     canary.heard.clear()
     for form in hostile.INSIDE:
         url = form.replace("{port}", str(canary.port))
@@ -116,10 +115,10 @@ def test_no_way_inside(guarded, canary):
         answer = guarded.request("member", "POST", f"/v2/images/{image}/import", json=method)
         assert answer.status_code in (202, 400), (url, answer.text)
         # What is refused only when its name is resolved ends as a failed task.
-        wait_until(lambda image=image: state(guarded, image) == "queued", url)
+        wait(url, lambda image=image: state(guarded, image) == "queued")
         located = guarded.request("admin", "POST", f"/v2/images/{image}/locations", json={"url": url})
         assert located.status_code < 500, (url, located.text)
-        wait_until(lambda image=image: state(guarded, image) == "queued", url)
+        wait(url, lambda image=image: state(guarded, image) == "queued")
         guarded.delete(image)
     assert canary.heard == []
 
@@ -137,7 +136,7 @@ def test_a_revoked_token_is_worth_nothing(keystone, guarded):
     revoked = requests.delete(f"{keystone.url}/auth/tokens", headers=headers, timeout=30)
     assert revoked.status_code == 204, revoked.text
     # As long as sites are told to keep what Keystone said of a token.
-    wait_until(lambda: status("GET") == 401, "the token is refused")
+    wait("the token is refused", lambda: status("GET") == 401)
     for method, rest in (("GET", f"/{image}"), ("GET", f"/{image}/file"), ("DELETE", f"/{image}"), ("POST", "")):
         assert status(method, rest) == 401
     assert guarded.status("admin", "GET", f"/v2/images/{image}") == 200
@@ -145,10 +144,3 @@ def test_a_revoked_token_is_worth_nothing(keystone, guarded):
 
 def state(cloud, image):
     return cloud.request("admin", "GET", f"/v2/images/{image}").json()["status"]
-
-
-def wait_until(condition, what):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
