@@ -185,6 +185,8 @@ class Client:
                 return None
             return tasks
 
+        # Asked while an import runs, Glance's list of tasks, which writes, may fail it: "database is locked".
+        wait("the import is over", lambda: "os_glance_import_task" not in self.show(image))
         tasks = wait("the import has ended", ended)
         failed = [task["message"] for task in tasks if task["status"] == "failure"]
         assert not failed, f"Glance failed at the import: {failed}"
