@@ -649,7 +649,7 @@ impl World {
         let wanted = missing
             .map(|(&index, &len)| Wanted { index, len })
             .collect();
-        let mut pull = Pull::new(wanted, self.random.number());
+        let mut pull = Pull::new(wanted, u64::MAX, self.random.number());
         pull.set_whole(self.whole, self.now);
         self.pull = Some(pull);
         self.seek();

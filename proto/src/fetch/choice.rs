@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use super::peer::{Ask, Have, PeerState};
+use super::peer::{Ask, PeerState};
 use super::{Output, Peer, Pull};
 use crate::runs::Runs;
 
 /// Blocks from a client's position on that come before all others: 16 MiB.
 const URGENT_BLOCKS: usize = 32;
-/// Blocks drawn to find a rare one.
-const RARE_SAMPLE: usize = 32;
 /// A farther class of peers is left alone if the nearer ones need no longer than this.
 const NEAR_ENOUGH: Duration = Duration::from_secs(1);
 /// How much slower than the thief a peer must be to lose a block that it has begun to send.
@@ -31,7 +29,14 @@ impl Pull {
                 continue;
             }
             while self.peers[&peer].has_room() {
-                let Some(block) = self.choose(peer).or_else(|| self.steal(peer)) else {
+                let chosen = match self.peers[&peer].exhausted {
+                    true => None,
+                    false => self.choose(peer),
+                };
+                if let Some(state) = self.peers.get_mut(&peer) {
+                    state.exhausted = chosen.is_none();
+                }
+                let Some(block) = chosen.or_else(|| self.steal(peer)) else {
                     break;
                 };
                 self.ask(peer, block, now);
@@ -137,7 +142,7 @@ impl Pull {
         open.filter(|&at| state.has(self.wanted[at].index))
     }
 
-    fn has_some(&self, state: &PeerState, block: usize) -> bool {
+    pub(super) fn has_some(&self, state: &PeerState, block: usize) -> bool {
         self.open_chunks(state, block).next().is_some()
     }
 
@@ -160,39 +165,14 @@ impl Pull {
             let rest = self.open.range(block..).chain(self.open.range(..block));
             return { rest }.find(held).copied();
         }
-        let swarm = self.peers.values().any(|s| matches!(s.have, Have::Part(_)));
-        if !swarm {
-            let rest = self
-                .open
-                .range(self.start..)
-                .chain(self.open.range(..self.start));
-            return { rest }.find(held).copied();
+        if self.is_swarm() {
+            return self.choose_rare(peer);
         }
-        self.choose_rare(peer)
-    }
-
-    fn choose_rare(&mut self, peer: Peer) -> Option<usize> {
-        let from = self.random.below(self.blocks.len());
-        let state = &self.peers[&peer];
-        // A run of open blocks from a random place stands for a random draw: it costs no memory.
-        let candidates = self
+        let rest = self
             .open
-            .range(from..)
-            .chain(self.open.range(..from))
-            .filter(|&&block| self.has_some(state, block))
-            .take(RARE_SAMPLE);
-        candidates
-            .enumerate()
-            .min_by_key(|(i, block)| {
-                (
-                    self.peers
-                        .values()
-                        .filter(|s| self.has_some(s, **block))
-                        .count(),
-                    *i,
-                )
-            })
-            .map(|(_, block)| *block)
+            .range(self.start..)
+            .chain(self.open.range(..self.start));
+        { rest }.find(held).copied()
     }
 
     /// A block that another peer would bring later than this one, taken away from it.

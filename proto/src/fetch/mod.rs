@@ -6,6 +6,7 @@
 pub mod bound;
 mod choice;
 mod peer;
+mod swarm;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use crate::random::Random;
 use crate::runs::Runs;
 use peer::{Ask, PeerState};
+use swarm::Swarm;
 pub use peer::{Have, PeerInfo};
 
 /// A site, by [`crate::clock::site_number`].
@@ -70,9 +72,10 @@ pub enum Output {
 
 /// One pull.
 ///
-/// Memory: 10 bytes a wanted chunk, 8 more while somebody is asked for it, 40 a block, and the holdings of its peers.
+/// Memory: 10 bytes a wanted chunk, 8 more while somebody is asked for it, 43 a block, and the holdings of its peers.
 #[derive(Debug)]
 pub struct Pull {
+    site: Peer,
     wanted: Vec<Wanted>,
     received: Vec<bool>,
     /// Whether some peer is asked for a chunk, and the request was not taken back.
@@ -83,6 +86,7 @@ pub struct Pull {
     /// Blocks with chunks that are missing and that nobody is asked for.
     open: BTreeSet<usize>,
     peers: BTreeMap<Peer, PeerState>,
+    swarm: Swarm,
     /// Chunks at which clients wait, as positions in `wanted`.
     positions: BTreeSet<usize>,
     /// Whether blocks that no client waits for are fetched as well.
@@ -103,8 +107,8 @@ struct Block {
 }
 
 impl Pull {
-    /// A pull of these chunks, which must ascend by index. Equal seeds make equal decisions.
-    pub fn new(wanted: Vec<Wanted>, seed: u64) -> Self {
+    /// A pull by this site of these chunks, which must ascend by index. Equal seeds make equal decisions.
+    pub fn new(wanted: Vec<Wanted>, site: Peer, seed: u64) -> Self {
         let mut blocks = Vec::new();
         let (mut start, mut bytes) = (0, 0);
         for (i, chunk) in wanted.iter().enumerate() {
@@ -126,6 +130,8 @@ impl Pull {
         let mut random = Random::new(seed);
         let start = random.below(blocks.len());
         let mut pull = Self {
+            site,
+            swarm: Swarm::new(blocks.len()),
             received: vec![false; wanted.len()],
             asked: vec![false; wanted.len()],
             left: wanted.len(),
@@ -170,9 +176,15 @@ impl Pull {
     /// Adds a peer, or changes what is known of it.
     pub fn add_peer(&mut self, peer: Peer, info: PeerInfo, have: Have, now: Duration) {
         match self.peers.get_mut(&peer) {
-            Some(state) => state.update(info, have),
+            Some(state) => {
+                state.info = info;
+                self.believe(peer, have);
+            }
             None => {
-                self.peers.insert(peer, PeerState::new(info, have, now));
+                let state = PeerState::new(info, have, now);
+                self.count_copies(&state, 1);
+                self.peers.insert(peer, state);
+                self.share_out();
             }
         }
         self.fill(now);
@@ -180,16 +192,14 @@ impl Pull {
 
     /// A peer has more than before.
     pub fn update_have(&mut self, peer: Peer, have: Have, now: Duration) {
-        if let Some(state) = self.peers.get_mut(&peer) {
-            state.believe(have);
+        if self.believe(peer, have) {
             self.fill(now);
         }
     }
 
     /// A peer is gone; what it was asked for goes to others.
     pub fn remove_peer(&mut self, peer: Peer, now: Duration) {
-        if let Some(state) = self.peers.remove(&peer) {
-            self.release_all(state);
+        if self.take_out(peer) {
             self.fill(now);
         }
     }
@@ -203,6 +213,7 @@ impl Pull {
             .collect();
         if positions != self.positions {
             self.positions = positions;
+            self.ask_all_again();
             self.fill(now);
         }
     }
@@ -210,6 +221,7 @@ impl Pull {
     /// Whether to fetch everything, as at the start, or only what clients are about to read.
     pub fn set_whole(&mut self, whole: bool, now: Duration) {
         self.whole = whole;
+        self.ask_all_again();
         self.fill(now);
     }
 
@@ -257,7 +269,8 @@ impl Pull {
             let asked = ask.chunks.iter().map(|&at| self.wanted[at].index);
             let lacking: Vec<u32> = asked.filter(|index| missing.contains(*index)).collect();
             if !lacking.is_empty() {
-                state.lack(&lacking, &self.wanted);
+                let have = state.lack(&lacking, &self.wanted);
+                self.believe(peer, have);
             } else if ask.bytes > 0 && state.strike() {
                 self.drop_peer(peer, "it left three requests unanswered".into());
             }
@@ -325,8 +338,42 @@ impl Pull {
         }
     }
 
+    /// Takes a peer's word for what it has. False if it is not in the pull.
+    fn believe(&mut self, peer: Peer, have: Have) -> bool {
+        let Some(mut state) = self.peers.remove(&peer) else {
+            return false;
+        };
+        self.count_copies(&state, -1);
+        state.believe(have);
+        self.count_copies(&state, 1);
+        self.peers.insert(peer, state);
+        self.share_out();
+        true
+    }
+
+    /// Takes a peer out of the pull. False if it was not in it.
+    fn take_out(&mut self, peer: Peer) -> bool {
+        let Some(state) = self.peers.remove(&peer) else {
+            return false;
+        };
+        self.count_copies(&state, -1);
+        self.share_out();
+        for ask in state.asked.iter().filter(|ask| !ask.cancelled) {
+            self.release(ask);
+        }
+        true
+    }
+
+    /// Peers that had nothing to give may have something now.
+    fn ask_all_again(&mut self) {
+        for state in self.peers.values_mut() {
+            state.exhausted = false;
+        }
+    }
+
     /// Nobody is asked any more for what was asked for so.
     fn release(&mut self, ask: &Ask) {
+        self.ask_all_again();
         for &at in &ask.chunks {
             self.asked[at] = false;
             if !self.received[at] {
@@ -335,15 +382,8 @@ impl Pull {
         }
     }
 
-    fn release_all(&mut self, state: PeerState) {
-        for ask in state.asked.iter().filter(|ask| !ask.cancelled) {
-            self.release(ask);
-        }
-    }
-
     fn drop_peer(&mut self, peer: Peer, reason: String) {
-        if let Some(state) = self.peers.remove(&peer) {
-            self.release_all(state);
+        if self.take_out(peer) {
             self.outputs.push_back(Output::Drop { peer, reason });
         }
     }

@@ -8,7 +8,7 @@ use crate::runs::Runs;
 
 /// A peer is kept busy for this long beyond a round trip.
 const AHEAD: Duration = Duration::from_millis(300);
-const DEPTH_MIN: u64 = 2 * BLOCK_LEN;
+const DEPTH_MIN: u64 = BLOCK_LEN;
 const DEPTH_MAX: u64 = 32 * 1024 * 1024;
 /// What a peer of unknown rate is asked for.
 const DEPTH_UNKNOWN: u64 = 4 * BLOCK_LEN;
@@ -51,6 +51,8 @@ pub(super) struct PeerState {
     pub(super) rate: Option<f64>,
     /// It delivers nothing although it was asked.
     pub(super) stalled: bool,
+    /// It has nothing of what nobody is asked for. Spares looking for it at every chunk that comes.
+    pub(super) exhausted: bool,
     last_progress: Duration,
     sample_start: Duration,
     sample_bytes: u64,
@@ -81,6 +83,7 @@ impl PeerState {
             have,
             asked: VecDeque::new(),
             stalled: false,
+            exhausted: false,
             last_progress: now,
             sample_start: now,
             sample_bytes: 0,
@@ -91,17 +94,13 @@ impl PeerState {
         }
     }
 
-    pub(super) fn update(&mut self, info: PeerInfo, have: Have) {
-        self.info = info;
-        self.believe(have);
-    }
-
     /// Takes its word for what it has, but for what it denied before.
     pub(super) fn believe(&mut self, have: Have) {
         self.have = match have {
             Have::Part(runs) => Have::Part(runs.without(&self.denied)),
             Have::All => Have::All,
         };
+        self.exhausted = false;
     }
 
     fn asked_bytes(&self) -> u64 {
@@ -176,16 +175,15 @@ impl PeerState {
         self.asked.remove(at)
     }
 
-    /// It has less than it said: it lacks these, whatever it says later.
-    pub(super) fn lack(&mut self, lacking: &[u32], wanted: &[Wanted]) {
+    /// It has less than it said: it lacks these, whatever it says later. What it is still believed to have.
+    pub(super) fn lack(&mut self, lacking: &[u32], wanted: &[Wanted]) -> Have {
         for &index in lacking {
             self.denied.insert(index);
         }
-        let have = match std::mem::replace(&mut self.have, Have::All) {
-            Have::Part(runs) => runs,
+        Have::Part(match &self.have {
+            Have::Part(runs) => runs.clone(),
             Have::All => Runs::of(wanted.iter().map(|w| w.index)),
-        };
-        self.believe(Have::Part(have));
+        })
     }
 
     /// Counts a fault; true if it was one too many.

@@ -51,7 +51,7 @@ struct Outcome {
 /// Runs a pull; chunks of a request arrive one by one at the peer's rate.
 fn run(wanted: Vec<Wanted>, links: &[Link], positions: &[u32], seed: u64) -> Outcome {
     let lens: BTreeMap<u32, u32> = wanted.iter().map(|w| (w.index, w.len)).collect();
-    let mut pull = Pull::new(wanted, seed);
+    let mut pull = Pull::new(wanted, 99, seed);
     let mut now = Duration::ZERO;
     // Requests with the earliest time at which their first byte can be back.
     let mut queues: Vec<VecDeque<(u32, Runs, Duration)>> = vec![VecDeque::new(); links.len()];
@@ -272,7 +272,7 @@ fn requests(pull: &mut Pull) -> Vec<(Peer, u32, Runs, bool)> {
 
 #[test]
 fn the_chunk_at_which_a_client_waits_is_asked_for_by_itself() {
-    let mut pull = Pull::new(wanted(100), 7);
+    let mut pull = Pull::new(wanted(100), 99, 7);
     pull.set_positions([43], Duration::ZERO);
     pull.add_peer(1, info(0, None), Have::All, Duration::ZERO);
     let asked = requests(&mut pull);
@@ -298,7 +298,7 @@ fn holders_of_different_parts_of_a_block_bring_it_together() {
 
 #[test]
 fn a_farther_holder_is_asked_for_what_nearer_ones_lack() {
-    let mut pull = Pull::new(wanted(8), 9);
+    let mut pull = Pull::new(wanted(8), 99, 9);
     let near = Have::Part(Runs::of([0, 2, 4]));
     pull.add_peer(1, info(0, Some(100.0 * MB)), near, Duration::ZERO);
     pull.add_peer(2, info(1, None), Have::All, Duration::ZERO);
@@ -311,7 +311,7 @@ fn a_farther_holder_is_asked_for_what_nearer_ones_lack() {
 
 #[test]
 fn what_a_holder_says_of_a_request_that_was_taken_back_does_not_count() {
-    let mut pull = Pull::new(wanted(8), 10);
+    let mut pull = Pull::new(wanted(8), 99, 10);
     pull.add_peer(1, info(0, None), Have::All, Duration::ZERO);
     let (_, request, chunks, _) = requests(&mut pull).remove(0);
     // Nothing comes, and another is there that has nothing to do.
@@ -328,7 +328,7 @@ fn what_a_holder_says_of_a_request_that_was_taken_back_does_not_count() {
 
 #[test]
 fn a_lone_holder_that_falls_silent_for_a_while_sends_nothing_twice() {
-    let mut pull = Pull::new(wanted(80), 12);
+    let mut pull = Pull::new(wanted(80), 99, 12);
     pull.add_peer(1, info(0, None), Have::All, Duration::ZERO);
     let asked = requests(&mut pull);
     let late = Duration::from_secs(9);
@@ -347,7 +347,7 @@ fn a_lone_holder_that_falls_silent_for_a_while_sends_nothing_twice() {
 
 #[test]
 fn a_store_that_takes_nothing_is_not_its_peers_fault() {
-    let mut pull = Pull::new(wanted(8), 11);
+    let mut pull = Pull::new(wanted(8), 99, 11);
     pull.add_peer(1, info(0, None), Have::All, Duration::ZERO);
     requests(&mut pull);
     for seconds in 1..60 {
@@ -360,7 +360,7 @@ fn a_store_that_takes_nothing_is_not_its_peers_fault() {
 
 #[test]
 fn who_claims_again_what_it_denied_is_not_asked_for_it_again() {
-    let mut pull = Pull::new(wanted(80), 1);
+    let mut pull = Pull::new(wanted(80), 99, 1);
     let info = PeerInfo {
         distance: 0,
         rtt: Duration::from_millis(40),
@@ -389,7 +389,7 @@ fn who_claims_again_what_it_denied_is_not_asked_for_it_again() {
 
 #[test]
 fn an_empty_pull_is_complete() {
-    assert_eq!(Pull::new(Vec::new(), 0).poll(), Some(Output::Complete));
+    assert_eq!(Pull::new(Vec::new(), 99, 0).poll(), Some(Output::Complete));
 }
 
 proptest! {

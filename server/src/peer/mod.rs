@@ -74,13 +74,14 @@ pub struct Peers {
     pub links: Arc<Links>,
     gossip: Gossip,
     manifests: Manifests,
-    pulls: Pulls,
+    pulls: Arc<Pulls>,
     repairs: Repairs,
     /// What pulls have cost.
     pub receipts: Receipts,
     server: serve::Server,
     metrics: Arc<Metrics>,
-    seed: u64,
+    /// This site's.
+    number: u64,
     /// Everything that works with the store; a stop waits for it.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -126,7 +127,8 @@ impl Peers {
         let gossip = Gossip::new(config, advertise, &store, catalogue.clone())
             .context("cannot read what was known of other sites")?;
         let repairs = Repairs::open(&store).context("cannot read what is to be repaired")?;
-        let server = serve::Server::new(store.clone(), config.store.zstd_level);
+        let pulls = Arc::new(Pulls::default());
+        let server = serve::Server::new(store.clone(), pulls.clone(), config.store.zstd_level);
         let peers = Arc::new(Self {
             store,
             catalogue,
@@ -135,14 +137,14 @@ impl Peers {
             links,
             gossip,
             manifests: Manifests::new(),
-            pulls: Pulls::default(),
+            pulls,
             repairs,
             receipts: Receipts::default(),
             server,
             metrics,
             tasks: TaskTracker::new(),
             stop: stop.clone(),
-            seed: site_number(&config.site.name),
+            number: site_number(&config.site.name),
         });
         peers.tasks.spawn(peers.links.clone().accept());
         peers

@@ -18,6 +18,7 @@ use vitrail_proto::wire::{FetchReply, FetchRequest, MESSAGE_LEN_MAX};
 
 use super::links::Link;
 use super::message::{self, MessageError};
+use super::pull::Pulls;
 
 /// Requests of one stream that may wait; a puller that sends more is slowed down.
 const REQUESTS_MAX: usize = 64;
@@ -26,13 +27,15 @@ const SLICE_LEN: u64 = 1024 * 1024;
 /// Slices in the making at once, over all peers: each takes some 3 MiB.
 const SLICES_MAX: usize = 8;
 /// How often a holder of a part looks whether it has more.
-const HAVE_INTERVAL: Duration = Duration::from_millis(500);
+const HAVE_INTERVAL: Duration = Duration::from_millis(250);
 /// It tells when it has gained this part of the image.
-const HAVE_STEPS: u64 = 64;
+const HAVE_STEPS: u64 = 128;
 
 /// What serving needs.
 pub(super) struct Server {
     store: Store,
+    /// Those of this site: what they have brought is known without asking the store.
+    pulls: Arc<Pulls>,
     slices: Arc<Semaphore>,
     level: i32,
 }
@@ -67,9 +70,10 @@ impl Opened {
 }
 
 impl Server {
-    pub(super) fn new(store: Store, level: i32) -> Self {
+    pub(super) fn new(store: Store, pulls: Arc<Pulls>, level: i32) -> Self {
         Self {
             store,
+            pulls,
             slices: Arc::new(Semaphore::new(SLICES_MAX)),
             level,
         }
@@ -186,6 +190,9 @@ impl Server {
     }
 
     async fn held(&self, opened: &Opened) -> Result<Runs, MessageError> {
+        if let Some(runs) = self.pulls.present(opened.manifest) {
+            return Ok(runs);
+        }
         let (store, chunks) = (self.store.clone(), opened.chunks.clone());
         let held = blocking(move || held(&store, &chunks)).await;
         held.and_then(Result::ok)

@@ -51,7 +51,7 @@ pub(super) enum Event {
 /// The open streams to a holder. Dropping it ends them.
 pub(super) struct Session {
     pub(super) link: Arc<Link>,
-    /// The first is for chunks at which clients wait.
+    /// The first is for chunks at which clients wait, the last for what the holder has.
     streams: Vec<mpsc::Sender<FetchRequest>>,
     /// Where each request went.
     requests: HashMap<u32, usize>,
@@ -70,7 +70,7 @@ impl Session {
         let class = watch::Sender::new(Class::Interactive);
         let mut tasks = JoinSet::new();
         let mut streams = Vec::new();
-        for _ in 0..=STREAMS {
+        for _ in 0..STREAMS + 2 {
             let (mut send, recv) = link
                 .connection
                 .open_bi()
@@ -98,10 +98,10 @@ impl Session {
             let _fits = requests.try_send(FetchRequest::Open(manifest));
             streams.push(requests);
         }
-        if let Some(first) = streams.first() {
-            let _fits = first.try_send(FetchRequest::First);
+        for stream in [streams.first(), streams.last()].into_iter().flatten() {
+            let _fits = stream.try_send(FetchRequest::First);
         }
-        // On the stream whose turn is last: a holder may have to look at many chunks to answer.
+        // A stream of its own: what a holder gains is news only if it does not queue behind chunks.
         if let Some(last) = streams.last() {
             let _fits = last.try_send(FetchRequest::WantHave);
         }

@@ -7,13 +7,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use vitrail_proto::congestion::Class;
+use vitrail_proto::fetch::Have;
 use vitrail_proto::id::ManifestId;
 
 use crate::peer::session::{Event, Session};
 use crate::peer::{Holder, Peers};
 
 /// Holders of one pull.
-pub(super) const HOLDERS_MAX: usize = 8;
+pub(super) const HOLDERS_MAX: usize = 16;
+/// Those of them that hold a part. The other places are for sites that hold everything, however far: what no other
+/// puller has must come from them.
+const PARTIAL_MAX: usize = 12;
 /// A holder that failed is not asked again for so long.
 const SHUN: Duration = Duration::from_secs(20);
 /// One that was lost is asked again sooner: it may be back, or reached by another connection.
@@ -76,7 +80,12 @@ impl Holders {
         let now = Instant::now();
         self.shunned
             .retain(|_, until| until.is_none_or(|until| now < until));
+        let mut partial = 0;
         for holder in self.peers.holders(self.manifest) {
+            partial += usize::from(holder.have != Have::All);
+            if holder.have != Have::All && partial > PARTIAL_MAX {
+                continue;
+            }
             if self.sessions.len() + self.being_opened.len() >= HOLDERS_MAX {
                 return;
             }

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use uuid::Uuid;
 use vitrail_proto::id::ManifestId;
+use vitrail_proto::runs::Runs;
 
 use super::Peers;
 use super::serve::blocking;
@@ -60,6 +61,12 @@ impl Pulls {
         let active = self.active.lock();
         let handle = active.get(&id).filter(|pull| !pull.has_ended())?;
         Some(handle.interest(whole))
+    }
+
+    /// What is here of a manifest that is being pulled.
+    pub(super) fn present(&self, id: ManifestId) -> Option<Runs> {
+        let pull = self.active.lock().get(&id).cloned();
+        Some(pull?.present_chunks())
     }
 
     fn remove(&self, handle: &Arc<PullHandle>) {

@@ -83,7 +83,7 @@ impl Task {
             .tasks
             .spawn_blocking(move || store_frames(&store, lease, jobs, &stored_out));
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
-        let mut pull = Pull::new(plan.wanted, peers.seed ^ number);
+        let mut pull = Pull::new(plan.wanted, peers.number, peers.number ^ number);
         // The first requests go out before the first interest tells where it waits.
         pull.set_whole(handle.demand().1, Duration::ZERO);
         pull.set_positions(at, Duration::ZERO);
@@ -370,7 +370,8 @@ impl Task {
 
     async fn tell_part(&mut self) {
         let arrived = self.account.missing_bytes - self.pull.left_bytes();
-        if self.telling.is_due(arrived, self.now()) {
+        let whole = self.handle.demand().1;
+        if self.telling.is_due(arrived, whole, self.now()) {
             let chunks = self.handle.present_chunks();
             self.peers.tell_part(self.handle.manifest_id, chunks).await;
         }
