@@ -1,13 +1,15 @@
 //! The daemon's configuration: a TOML file, and flags that win over it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
+use vitrail_proto::fetch::Policy;
 
-use crate::limits::Limits;
+use crate::limits::{Limits, Rate};
 
 /// A number of bytes, written as `"256MiB"`, `"40GiB"` or a plain number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +89,8 @@ pub struct Config {
     pub quotas: QuotasConfig,
     /// Logging.
     pub log: LogConfig,
+    /// What only experiments change.
+    pub experiment: ExperimentConfig,
 }
 
 /// `[site]`
@@ -500,6 +504,42 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Filter such as `info` (default) or `vitraild=debug`; the environment's `VITRAIL_LOG` wins.
     pub level: Option<String>,
+}
+
+/// `[experiment]`: not for production.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExperimentConfig {
+    /// How pulls choose holders: `adaptive` (default), `random`, `nearest` or `static`.
+    pub policy: PolicyName,
+    /// Rates at which sites deliver to this one, by name, for the policy `static`.
+    pub rates: BTreeMap<String, Rate>,
+}
+
+/// A scheduling policy by name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyName {
+    /// Vitrail's own.
+    #[default]
+    Adaptive,
+    /// Any holder.
+    Random,
+    /// The nearest holder.
+    Nearest,
+    /// Shares by rates that are known beforehand.
+    Static,
+}
+
+impl From<PolicyName> for Policy {
+    fn from(name: PolicyName) -> Self {
+        match name {
+            PolicyName::Adaptive => Self::Adaptive,
+            PolicyName::Random => Self::Random,
+            PolicyName::Nearest => Self::Nearest,
+            PolicyName::Static => Self::Static,
+        }
+    }
 }
 
 impl Config {

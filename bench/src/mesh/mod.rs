@@ -135,6 +135,7 @@ pub fn run(options: &Options) -> Result<()> {
         let setup = Setup {
             programs: programs.clone(),
             dir: scratch.path().join(number.to_string()),
+            policy: None,
         };
         match experiment {
             Experiment::FirstByte => first_byte::run(&setup, options, &mut findings),

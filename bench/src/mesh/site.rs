@@ -14,7 +14,7 @@ use sha2::{Digest, Sha512};
 
 use super::finding::check_network;
 use crate::image_api::{ImageApi, agent};
-use crate::wan::{Counters, Emulator, Topology};
+use crate::wan::{Counters, Emulator, Network, Topology};
 
 const API_PORT: u16 = 9292;
 const PEER_PORT: u16 = 9293;
@@ -33,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) programs: PathBuf,
     /// Where its sites keep everything.
     pub(crate) dir: PathBuf,
+    /// How its sites choose holders, by the daemon's name of the policy, if not in their own way.
+    pub(crate) policy: Option<&'static str>,
 }
 
 /// One daemon at each site of a network.
@@ -87,6 +89,10 @@ impl Mesh {
                 &own,
                 &seed,
             );
+            let config = match setup.policy {
+                Some(policy) => config + &experiment(policy, name, network.network()),
+                None => config,
+            };
             fs::write(data.join("config.toml"), config)?;
             let mgmt = network.mgmt_addr(name)?.context("no management network")?;
             let mut site = Site {
@@ -370,4 +376,16 @@ fn config(
          key = \"{certificates}/{name}.key\"\n",
         zone.unwrap_or_default(),
     )
+}
+
+/// The part of a configuration that sets a policy, and tells it the rates of the paths to a site.
+fn experiment(policy: &str, site: &str, network: &Network) -> String {
+    let mut text = format!("[experiment]\npolicy = {policy:?}\n[experiment.rates]\n");
+    for (from, to) in network.pairs() {
+        let (from_name, to_name) = (&network.sites[from.0].name, &network.sites[to.0].name);
+        if let Some(rate) = network.path_rate(from, to).filter(|_| to_name == site) {
+            text += &format!("{from_name:?} = \"{}bit/s\"\n", rate.as_bits_per_sec());
+        }
+    }
+    text
 }

@@ -150,9 +150,10 @@ fn kinds(scenario: &Scenario) -> Result<Vec<Kind>> {
         return Ok(systems::ALL.to_vec());
     }
     let find = |name: &String| {
-        let kind = systems::ALL.iter().find(|kind| kind.name == name);
+        let known = || systems::ALL.iter().chain(&systems::POLICIES);
+        let kind = known().find(|kind| kind.name == name);
         kind.copied().with_context(|| {
-            let known: Vec<_> = systems::ALL.iter().map(|kind| kind.name).collect();
+            let known: Vec<_> = known().map(|kind| kind.name).collect();
             format!("no system is called {name}; there are {}", known.join(", "))
         })
     };

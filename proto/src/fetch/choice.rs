@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::peer::{Ask, PeerState};
-use super::{Output, Peer, Pull};
+use super::{Output, Peer, Policy, Pull};
 use crate::runs::Runs;
 
 /// Blocks from a client's position on that come before all others: 16 MiB.
@@ -62,6 +62,9 @@ impl Pull {
 
     /// Whether nearer peers bring everything that is left, soon.
     fn near_ones_suffice(&self, peer: Peer) -> bool {
+        if self.policy != Policy::Adaptive {
+            return false;
+        }
         let distance = self.peers[&peer].info.distance;
         let near = || {
             let near = self.peers.values();
@@ -149,7 +152,7 @@ impl Pull {
     /// The block that a peer should send next.
     fn choose(&mut self, peer: Peer) -> Option<usize> {
         let state = &self.peers[&peer];
-        let held = |block: &&usize| self.has_some(state, **block);
+        let held = |block: &&usize| self.may_ask(peer, **block) && self.has_some(state, **block);
         for &position in &self.positions {
             let block = self.block_of(position);
             let window = block..block + URGENT_BLOCKS;
@@ -178,7 +181,7 @@ impl Pull {
     /// A block that another peer would bring later than this one, taken away from it.
     fn steal(&mut self, thief: Peer) -> Option<usize> {
         let state = &self.peers[&thief];
-        if !state.asked.is_empty() || state.stalled {
+        if self.policy != Policy::Adaptive || !state.asked.is_empty() || state.stalled {
             return None;
         }
         let mut best: Option<(f64, Peer, usize)> = None;

@@ -6,6 +6,7 @@
 pub mod bound;
 mod choice;
 mod peer;
+mod policy;
 mod swarm;
 #[cfg(test)]
 mod tests;
@@ -17,8 +18,9 @@ use std::time::Duration;
 use crate::random::Random;
 use crate::runs::Runs;
 use peer::{Ask, PeerState};
-use swarm::Swarm;
 pub use peer::{Have, PeerInfo};
+pub use policy::Policy;
+use swarm::Swarm;
 
 /// A site, by [`crate::clock::site_number`].
 pub type Peer = u64;
@@ -87,6 +89,11 @@ pub struct Pull {
     open: BTreeSet<usize>,
     peers: BTreeMap<Peer, PeerState>,
     swarm: Swarm,
+    policy: Policy,
+    /// Whom the policy lets each block be asked of, unless it is adaptive.
+    assigned: Vec<Option<Peer>>,
+    /// What draws of the policy depend on.
+    draw: u64,
     /// Chunks at which clients wait, as positions in `wanted`.
     positions: BTreeSet<usize>,
     /// Whether blocks that no client waits for are fetched as well.
@@ -132,6 +139,9 @@ impl Pull {
         let mut pull = Self {
             site,
             swarm: Swarm::new(blocks.len()),
+            policy: Policy::default(),
+            assigned: Vec::new(),
+            draw: seed,
             received: vec![false; wanted.len()],
             asked: vec![false; wanted.len()],
             left: wanted.len(),
@@ -184,7 +194,7 @@ impl Pull {
                 let state = PeerState::new(info, have, now);
                 self.count_copies(&state, 1);
                 self.peers.insert(peer, state);
-                self.share_out();
+                self.peers_changed();
             }
         }
         self.fill(now);
@@ -338,6 +348,12 @@ impl Pull {
         }
     }
 
+    /// Peers have come or gone, or have something else.
+    fn peers_changed(&mut self) {
+        self.share_out();
+        self.assign();
+    }
+
     /// Takes a peer's word for what it has. False if it is not in the pull.
     fn believe(&mut self, peer: Peer, have: Have) -> bool {
         let Some(mut state) = self.peers.remove(&peer) else {
@@ -347,7 +363,7 @@ impl Pull {
         state.believe(have);
         self.count_copies(&state, 1);
         self.peers.insert(peer, state);
-        self.share_out();
+        self.peers_changed();
         true
     }
 
@@ -357,7 +373,7 @@ impl Pull {
             return false;
         };
         self.count_copies(&state, -1);
-        self.share_out();
+        self.peers_changed();
         for ask in state.asked.iter().filter(|ask| !ask.cancelled) {
             self.release(ask);
         }

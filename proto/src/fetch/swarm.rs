@@ -7,6 +7,7 @@
 
 use super::peer::{Have, PeerState};
 use super::{Peer, Pull};
+use crate::random::mix;
 
 /// Chunk indexes that belong together: 2 MiB of chunks of 64 KiB. Pullers that lack different chunks cut different
 /// blocks, but the same slices.
@@ -65,7 +66,9 @@ impl Pull {
         for (block, own) in self.blocks.iter().zip(&mut self.swarm.own) {
             let slice = self.wanted[block.chunks.start].index / SLICE_CHUNKS;
             let score = (weight(self.site, slice), self.site);
-            *own = pullers.iter().all(|&peer| score > (weight(peer, slice), peer));
+            *own = pullers
+                .iter()
+                .all(|&peer| score > (weight(peer, slice), peer));
         }
         self.swarm.pullers = pullers;
     }
@@ -79,7 +82,7 @@ impl Pull {
             .open
             .range(from..)
             .chain(self.open.range(..from))
-            .filter(|&&block| self.has_some(state, block))
+            .filter(|&&block| self.may_ask(peer, block) && self.has_some(state, block))
             .take(LOOK_MAX);
         let seed = state.have == Have::All;
         let mut best = None;
@@ -96,11 +99,7 @@ impl Pull {
     }
 }
 
-/// Which of two pullers a slice rather belongs to: highest random weight (Thaler and Ravishankar, 1998). Mixes as
-/// SplitMix64 does.
+/// Which of two pullers a slice rather belongs to: highest random weight (Thaler and Ravishankar, 1998).
 fn weight(site: Peer, slice: u32) -> u64 {
-    let mut x = site ^ u64::from(slice).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+    mix(site ^ mix(u64::from(slice)))
 }

@@ -387,6 +387,74 @@ fn who_claims_again_what_it_denied_is_not_asked_for_it_again() {
     assert!(starved);
 }
 
+/// Chunks that a pull asks of each peer as soon as it knows them.
+fn first_asked(pull: &mut Pull) -> BTreeMap<Peer, BTreeSet<u32>> {
+    let mut asked: BTreeMap<Peer, BTreeSet<u32>> = BTreeMap::new();
+    for (peer, _, chunks, _) in requests(pull) {
+        asked.entry(peer).or_default().extend(chunks.iter());
+    }
+    asked
+}
+
+#[test]
+fn pullers_ask_a_holder_for_different_parts() {
+    const HOLDER: Peer = 100;
+    let mut asked = BTreeSet::new();
+    for site in 0..8 {
+        let mut pull = Pull::new(wanted(3200), site, site);
+        for other in (0..8).filter(|other| *other != site) {
+            let nothing = Have::Part(Runs::new());
+            pull.add_peer(other, info(1, None), nothing, Duration::ZERO);
+        }
+        pull.add_peer(HOLDER, info(1, None), Have::All, Duration::ZERO);
+        let first = first_asked(&mut pull);
+        assert_eq!(first.len(), 1, "who has nothing is asked for nothing");
+        for chunk in &first[&HOLDER] {
+            assert!(asked.insert(*chunk), "{chunk} is asked for twice");
+        }
+    }
+    assert!(asked.len() >= 8 * 8);
+}
+
+#[test]
+fn what_a_puller_has_is_not_asked_of_the_holder_before_what_none_has() {
+    let mut pull = Pull::new(wanted(320), 1, 1);
+    let half = Runs::of(0..320);
+    pull.add_peer(2, info(1, None), Have::Part(half.clone()), Duration::ZERO);
+    pull.add_peer(3, info(1, None), Have::All, Duration::ZERO);
+    let first = first_asked(&mut pull);
+    assert!(first[&2].iter().all(|chunk| half.contains(*chunk)));
+    assert!(first[&3].iter().all(|chunk| !half.contains(*chunk)));
+}
+
+#[test]
+fn policies_ask_whom_they_say() {
+    let shares = |policy| {
+        let mut pull = Pull::new(wanted(1600), 99, 3);
+        pull.set_policy(policy);
+        for (peer, distance, rate) in [(1, 1, 3e6), (2, 0, 1e6)] {
+            pull.add_peer(peer, info(distance, Some(rate)), Have::All, Duration::ZERO);
+        }
+        let mut shares: BTreeMap<Peer, usize> = BTreeMap::new();
+        while !pull.is_complete() {
+            let asked = requests(&mut pull);
+            assert!(!asked.is_empty());
+            for (peer, request, chunks, _) in asked {
+                *shares.entry(peer).or_default() += chunks.count() as usize;
+                pull.handle_chunks(peer, request, chunks.iter(), Duration::ZERO);
+                pull.handle_done(peer, request, &Runs::new(), Duration::ZERO);
+            }
+        }
+        shares
+    };
+    assert_eq!(shares(Policy::Nearest), BTreeMap::from([(2, 1600)]));
+    // But for the blocks that were asked for when only one was known.
+    let fixed = shares(Policy::Static);
+    assert!((1160..=1260).contains(&fixed[&1]), "{fixed:?}");
+    let random = shares(Policy::Random);
+    assert!((640..=960).contains(&random[&1]), "{random:?}");
+}
+
 #[test]
 fn an_empty_pull_is_complete() {
     assert_eq!(Pull::new(Vec::new(), 99, 0).poll(), Some(Output::Complete));

@@ -42,7 +42,7 @@ use vitrail_proto::id::ManifestId;
 use vitrail_proto::wire::StreamKind;
 
 use crate::catalogue::Catalogue;
-use crate::config::Config;
+use crate::config::{Config, ExperimentConfig};
 use crate::metrics::Metrics;
 use gossip::Gossip;
 pub use gossip::SPACE;
@@ -82,6 +82,7 @@ pub struct Peers {
     metrics: Arc<Metrics>,
     /// This site's.
     number: u64,
+    experiment: ExperimentConfig,
     /// Everything that works with the store; a stop waits for it.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -145,6 +146,7 @@ impl Peers {
             tasks: TaskTracker::new(),
             stop: stop.clone(),
             number: site_number(&config.site.name),
+            experiment: config.experiment.clone(),
         });
         peers.tasks.spawn(peers.links.clone().accept());
         peers

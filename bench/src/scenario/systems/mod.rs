@@ -139,6 +139,9 @@ pub(super) const ALL: [Kind; 7] = [
     bittorrent::KIND,
 ];
 
+/// Vitrail with other policies: measured only where a scenario names them.
+pub(super) const POLICIES: [Kind; 3] = [vitrail::RANDOM, vitrail::NEAREST, vitrail::STATIC];
+
 /// The bytes of an image's file.
 fn file_len(path: &Path) -> Result<f64> {
     let metadata = path

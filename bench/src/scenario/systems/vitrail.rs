@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::glance::curl;
-use super::{Form, Kind, Setting, System};
+use super::{Form, Kind, Setting, System, Versions};
 use crate::machine;
 use crate::mesh::site::{Mesh, Setup, Site};
 use crate::process::Process;
@@ -23,57 +23,86 @@ const LOCAL_API: &str = "http://127.0.0.1:9292";
 pub(super) const KIND: Kind = Kind {
     name: VITRAIL,
     form: Form::Raw,
-    install: |setting| {
-        let program = setting.programs.join("vitraild");
-        ensure!(
-            program.exists(),
-            "no {}: build it with --release",
-            program.display()
-        );
-        let version = |program: &str, args: &[&str]| machine::version(program, args);
-        Ok(vec![
-            (
-                "vitraild".to_owned(),
-                version(&program.to_string_lossy(), &["--version"]),
-            ),
-            ("commit".to_owned(), version("git", &["rev-parse", "HEAD"])),
-        ])
-    },
-    deploy: |setting, field, plan| {
-        let setup = Setup {
-            programs: setting.programs.clone(),
-            dir: field.dir().to_owned(),
-        };
-        let mesh = Mesh::deploy(&setup, "sites", field.network().clone())?;
-        let mut ids = BTreeMap::new();
-        for name in &plan.images {
-            // Equal bytes make equal manifests: each holder holds what any of the records names.
-            for holder in &plan.holders {
-                let id = push(setting, mesh.site(holder)?, name)?;
-                ids.entry(name.as_str()).or_insert(id);
-            }
-        }
-        for site in &plan.receivers {
-            let site = mesh.site(site)?;
-            if let Some(base) = &plan.base {
-                push(setting, site, base)?;
-            }
-        }
-        let holders: Vec<&str> = plan.holders.iter().map(String::as_str).collect();
-        for site in &plan.receivers {
-            for id in ids.values() {
-                mesh.site(site)?.wait_for_holders(id, &holders)?;
-            }
-        }
-        Ok(Box::new(Daemons {
-            vitrail: setting.programs.join("vitrail"),
-            field,
-            plan,
-            mesh,
-            ids,
-        }))
-    },
+    install,
+    deploy: |setting, field, plan| deploy(setting, field, plan, None),
 };
+
+/// Vitrail but for how it chooses holders: scheduling policies of the literature.
+pub(super) const RANDOM: Kind = Kind {
+    name: "vitrail:random",
+    deploy: |setting, field, plan| deploy(setting, field, plan, Some("random")),
+    ..KIND
+};
+/// See [`RANDOM`].
+pub(super) const NEAREST: Kind = Kind {
+    name: "vitrail:nearest",
+    deploy: |setting, field, plan| deploy(setting, field, plan, Some("nearest")),
+    ..KIND
+};
+/// See [`RANDOM`].
+pub(super) const STATIC: Kind = Kind {
+    name: "vitrail:static",
+    deploy: |setting, field, plan| deploy(setting, field, plan, Some("static")),
+    ..KIND
+};
+
+fn install(setting: &Setting) -> Result<Versions> {
+    let program = setting.programs.join("vitraild");
+    ensure!(
+        program.exists(),
+        "no {}: build it with --release",
+        program.display()
+    );
+    let version = |program: &str, args: &[&str]| machine::version(program, args);
+    Ok(vec![
+        (
+            "vitraild".to_owned(),
+            version(&program.to_string_lossy(), &["--version"]),
+        ),
+        ("commit".to_owned(), version("git", &["rev-parse", "HEAD"])),
+    ])
+}
+
+fn deploy<'a>(
+    setting: &'a Setting,
+    field: &'a Field,
+    plan: &'a Plan,
+    policy: Option<&'static str>,
+) -> Result<Box<dyn System + 'a>> {
+    let setup = Setup {
+        programs: setting.programs.clone(),
+        dir: field.dir().to_owned(),
+        policy,
+    };
+    let mesh = Mesh::deploy(&setup, "sites", field.network().clone())?;
+    let mut ids = BTreeMap::new();
+    for name in &plan.images {
+        // Equal bytes make equal manifests: each holder holds what any of the records names.
+        for holder in &plan.holders {
+            let id = push(setting, mesh.site(holder)?, name)?;
+            ids.entry(name.as_str()).or_insert(id);
+        }
+    }
+    for site in &plan.receivers {
+        let site = mesh.site(site)?;
+        if let Some(base) = &plan.base {
+            push(setting, site, base)?;
+        }
+    }
+    let holders: Vec<&str> = plan.holders.iter().map(String::as_str).collect();
+    for site in &plan.receivers {
+        for id in ids.values() {
+            mesh.site(site)?.wait_for_holders(id, &holders)?;
+        }
+    }
+    Ok(Box::new(Daemons {
+        vitrail: setting.programs.join("vitrail"),
+        field,
+        plan,
+        mesh,
+        ids,
+    }))
+}
 
 struct Daemons<'a> {
     vitrail: PathBuf,

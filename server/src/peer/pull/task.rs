@@ -84,6 +84,7 @@ impl Task {
             .spawn_blocking(move || store_frames(&store, lease, jobs, &stored_out));
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
         let mut pull = Pull::new(plan.wanted, peers.number, peers.number ^ number);
+        pull.set_policy(peers.experiment.policy.into());
         // The first requests go out before the first interest tells where it waits.
         pull.set_whole(handle.demand().1, Duration::ZERO);
         pull.set_positions(at, Duration::ZERO);
@@ -243,10 +244,12 @@ impl Task {
             Ok(session) => {
                 let rate = self.peers.pulls.rate(holder.number);
                 self.account.know_rate(holder.number, rate);
+                let set = self.peers.experiment.rates.get(&holder.name);
+                let set = set.map(|rate| rate.bytes_per_second().get() as f64);
                 let info = PeerInfo {
                     distance: holder.distance,
                     rtt: session.link.rtt(),
-                    rate,
+                    rate: set.or(rate),
                 };
                 // Believed until its own word comes, which saves a round trip.
                 self.holders.add(holder.number, session);
