@@ -108,6 +108,27 @@ fn everything_comes_to_all_and_nothing_twice_without_need() {
 }
 
 #[test]
+fn a_preseed_takes_little_more_than_it_must() {
+    for receivers in [8, 16] {
+        for seed in seeds(3) {
+            let mut all = vec![site(40.0, 40.0)];
+            all.extend(vec![site(10.0, 40.0); receivers]);
+            let network = Network::uniform(all, Duration::from_millis(40));
+            let mut swarm = Swarm::new(network.clone(), seed);
+            let image = swarm.image(&chunks(&mut Random::new(seed), 128 << 20));
+            swarm.hold(0, image);
+            let sites: Vec<usize> = (1..=receivers).collect();
+            for site in &sites {
+                swarm.pull(*site, image, Duration::ZERO, Way::Hold);
+            }
+            let least = network.bound(0, &sites, swarm.copy_bytes(image, None));
+            let time = swarm.run(END).slowest().expect("all end").as_secs_f64();
+            assert!(time < 1.3 * least, "{time} s, not {least}, seed {seed}");
+        }
+    }
+}
+
+#[test]
 fn a_storm_shares_what_images_have_in_common() {
     let network = Network::uniform(vec![site(20.0, 20.0); 5], Duration::from_millis(40));
     let mut swarm = Swarm::new(network, 1);

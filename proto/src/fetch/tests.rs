@@ -447,8 +447,9 @@ fn policies_ask_whom_they_say() {
         }
         shares
     };
-    assert_eq!(shares(Policy::Nearest), BTreeMap::from([(2, 1600)]));
     // But for the blocks that were asked for when only one was known.
+    let nearest = shares(Policy::Nearest);
+    assert!(nearest[&2] >= 1580, "{nearest:?}");
     let fixed = shares(Policy::Static);
     assert!((1160..=1260).contains(&fixed[&1]), "{fixed:?}");
     let random = shares(Policy::Random);

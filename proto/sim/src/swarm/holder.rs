@@ -9,8 +9,8 @@ use super::{Event, Swarm};
 /// Uncompressed bytes of a frame. Frames have up to 512 KiB in the store, and a block lies across two of them.
 const FRAME_LEN: u64 = 256 * 1024;
 /// The daemon's: how often a holder of a part looks whether it has more, and the part of an image that it tells of.
-const HAVE_INTERVAL: Duration = Duration::from_millis(500);
-const HAVE_STEPS: u64 = 64;
+const HAVE_INTERVAL: Duration = Duration::from_millis(250);
+const HAVE_STEPS: u64 = 128;
 
 /// The open streams from a holder to a puller.
 pub(super) struct Session {

@@ -10,7 +10,9 @@ use super::holder::Session;
 use super::{Event, Image, LINKS_MAX, Swarm, Way};
 
 /// Holders of one pull.
-const HOLDERS_MAX: usize = 8;
+const HOLDERS_MAX: usize = 16;
+/// Those of them that hold a part.
+const PARTIAL_MAX: usize = 12;
 /// How often it looks for more.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A holder that failed is left alone for so long, one that was not reached for less.
@@ -18,6 +20,8 @@ const SHUN: Duration = Duration::from_secs(20);
 const SHUN_LOST: Duration = Duration::from_secs(2);
 /// How long it looks for holders before it gives up.
 const STARVE_MAX: Duration = Duration::from_secs(15);
+/// A pull of so much tells that it has begun.
+const BEGIN_LEN: u64 = 16 * 1024 * 1024;
 /// Others hear of each eighth of what was missing, but not more often than this.
 const TELL_STEPS: u64 = 8;
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
@@ -39,6 +43,7 @@ pub(super) struct Puller {
     /// Who is asked for a chunk now.
     asked: BTreeMap<u32, (usize, u32)>,
     missing_bytes: u64,
+    begins: bool,
     told_bytes: u64,
     told_at: Duration,
     starved_since: Option<Duration>,
@@ -79,7 +84,7 @@ impl Swarm {
         }
         let missing_bytes = wanted.iter().map(|w| u64::from(w.len)).sum();
         self.report.missing_bytes += missing_bytes;
-        let mut planner = Pull::new(wanted, self.random.number());
+        let mut planner = Pull::new(wanted, site as u64, self.random.number());
         planner.set_whole(true, self.now);
         self.pulls.push(Puller {
             site,
@@ -92,6 +97,7 @@ impl Swarm {
             brought: BTreeMap::new(),
             asked: BTreeMap::new(),
             missing_bytes,
+            begins: missing_bytes >= BEGIN_LEN,
             told_bytes: 0,
             told_at: self.now,
             starved_since: None,
@@ -147,7 +153,12 @@ impl Swarm {
             return;
         }
         let (site, image) = (pull.site, pull.image);
+        let mut partial = 0;
         for (holder, have) in self.holders(site, image) {
+            partial += usize::from(have != Have::All);
+            if have != Have::All && partial > PARTIAL_MAX {
+                continue;
+            }
             let pull = &mut self.pulls[number];
             if is_full(pull) {
                 return;
@@ -385,7 +396,8 @@ impl Swarm {
         let pull = &mut self.pulls[number];
         let arrived = pull.missing_bytes - pull.planner.left_bytes();
         let step = pull.missing_bytes.div_ceil(TELL_STEPS);
-        if arrived >= pull.told_bytes + step && self.now >= pull.told_at + TELL_INTERVAL {
+        let begins = std::mem::take(&mut pull.begins);
+        if begins || arrived >= pull.told_bytes + step && self.now >= pull.told_at + TELL_INTERVAL {
             (pull.told_bytes, pull.told_at) = (arrived, self.now);
             let (site, image) = (pull.site, pull.image);
             self.announce_part(site, image);
