@@ -1,5 +1,7 @@
 //! Messages between sites about chunks and records. `docs/WIRE.md` is the page.
 
+mod path;
+
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -8,6 +10,7 @@ use crate::congestion::Class;
 use crate::frame::FRAME_LEN_MAX;
 use crate::id::ManifestId;
 use crate::runs::Runs;
+pub use path::PathFigures;
 
 /// The protocol's name in TLS.
 pub const ALPN: &[u8] = b"vitrail/1";
@@ -116,6 +119,8 @@ pub enum Question {
     Vouch(ManifestId),
     /// Give up your copy of this image, unless it is the last.
     Evict(Uuid),
+    /// What do you know of the path from you to me?
+    Path,
 }
 
 /// An answer, or one of several.
@@ -129,6 +134,8 @@ pub enum Answer {
     Vouched(bool),
     /// How the eviction ended.
     Evicted(Evicted),
+    /// What the answering site's end of the connection knows.
+    Path(PathFigures),
 }
 
 /// How an eviction ended.
@@ -302,6 +309,7 @@ impl Question {
             Self::Hold(id) => (2, id.as_bytes()),
             Self::Vouch(id) => (3, id.as_bytes()),
             Self::Evict(id) => (4, id.as_bytes()),
+            Self::Path => (5, &[]),
         };
         [&[kind], id].concat()
     }
@@ -316,6 +324,7 @@ impl Question {
             2 => Self::Hold(image()?),
             3 => Self::Vouch(ManifestId::from_bytes(reader.array("manifest id")?)),
             4 => Self::Evict(image()?),
+            5 => Self::Path,
             other => {
                 return Err(DecodeError::Unknown {
                     what: "question kind",
@@ -358,6 +367,10 @@ impl Answer {
                 };
                 out.extend([4, outcome]);
                 put_text(&mut out, text);
+            }
+            Self::Path(figures) => {
+                out.push(5);
+                figures.encode(&mut out);
             }
         }
         out
@@ -421,6 +434,11 @@ impl Answer {
                 reader.finish("evicted")?;
                 Ok(Self::Evicted(evicted))
             }
+            5 => {
+                let figures = PathFigures::decode(&mut reader)?;
+                reader.finish("path")?;
+                Ok(Self::Path(figures))
+            }
             other => Err(DecodeError::Unknown {
                 what: "answer kind",
                 value: other.into(),
@@ -444,7 +462,10 @@ fn request_number(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::congestion::State;
     use proptest::prelude::*;
 
     #[test]
@@ -486,6 +507,15 @@ mod tests {
             total_bytes: 2,
             text: "why".into(),
         };
+        let figures = PathFigures {
+            rate: Some(12_000_000),
+            rtt: Some(Duration::from_millis(102)),
+            rtt_min: Some(Duration::from_millis(100)),
+            packets_sent: 1000,
+            packets_lost: 1,
+            bytes_lost: 1452,
+            state: State::Cruise,
+        };
         for message in [
             Answer::Record(Bytes::new()),
             Answer::Progress(progress),
@@ -495,6 +525,7 @@ mod tests {
             Answer::Evicted(Evicted::NotHeld),
             Answer::Evicted(Evicted::LastCopy),
             Answer::Evicted(Evicted::Failed("why".into())),
+            Answer::Path(figures),
         ] {
             assert_eq!(Answer::decode(&message.encode().into()), Ok(message));
         }
@@ -503,6 +534,7 @@ mod tests {
             Question::Hold(Uuid::nil()),
             Question::Vouch(id),
             Question::Evict(Uuid::nil()),
+            Question::Path,
         ] {
             assert_eq!(Question::decode(&message.encode()), Ok(message));
         }

@@ -256,12 +256,34 @@ pub struct Receipt {
 }
 
 /// What came from one site.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PeerBytes {
     /// Uncompressed.
     pub raw: u64,
     /// As received: payload after encoding, without what QUIC, UDP and IP add.
     pub wire: u64,
+    /// How the path was on which it came, by the site that sent; none if that did not tell.
+    #[serde(default)]
+    pub path: Option<PathFigures>,
+}
+
+/// One direction of a connection during a pull, with all that was sent on it, as its sender saw it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PathFigures {
+    /// What the path was found to carry, in bytes per second.
+    pub rate: Option<u64>,
+    /// Round trip in milliseconds, smoothed.
+    pub rtt_ms: Option<f64>,
+    /// Smallest round trip seen lately, in milliseconds.
+    pub rtt_min_ms: Option<f64>,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Packets lost.
+    pub packets_lost: u64,
+    /// Bytes in packets that were lost, and so sent again.
+    pub bytes_sent_twice: u64,
+    /// What the congestion controller did at the end.
+    pub state: String,
 }
 
 #[cfg(test)]

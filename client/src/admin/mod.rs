@@ -4,8 +4,8 @@ mod mesh;
 mod operation;
 
 pub use mesh::{
-    HeldImage, Limit, Limits, Link, PeerBytes, PreseedProgress, PreseedReport, PreseedState,
-    Receipt, Site, SiteDetail, Target,
+    HeldImage, Limit, Limits, Link, PathFigures, PeerBytes, PreseedProgress, PreseedReport,
+    PreseedState, Receipt, Site, SiteDetail, Target,
 };
 pub use operation::{Event, LINE_LEN_MAX, Operation, Progress};
 

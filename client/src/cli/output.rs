@@ -126,6 +126,12 @@ pub(crate) fn text(text: Option<&str>) -> String {
     text.unwrap_or("-").to_owned()
 }
 
+/// `23.4 ms`; `-` if it is not known.
+pub(crate) fn rtt(milliseconds: impl Into<Option<f64>>) -> String {
+    let milliseconds = milliseconds.into();
+    milliseconds.map_or_else(|| text(None), |ms| format!("{ms:.1} ms"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use vitrail::admin::{Link, Site, SiteDetail};
 
 use crate::cli::Context;
 use crate::cli::exit::Exit;
-use crate::cli::output::{Table, count, size, text};
+use crate::cli::output::{Table, count, rtt, size, text};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -89,10 +89,4 @@ fn state(site: &Site) -> &'static str {
         Site { up: true, .. } => "up",
         Site { up: false, .. } => "down",
     }
-}
-
-/// `23.4 ms`; `-` if it is not known.
-fn rtt(milliseconds: impl Into<Option<f64>>) -> String {
-    let milliseconds = milliseconds.into();
-    milliseconds.map_or_else(|| text(None), |ms| format!("{ms:.1} ms"))
 }

@@ -46,7 +46,7 @@ impl Class {
     }
 }
 
-/// What the controller is doing.
+/// What the controller is doing. The order is that of the numbers in messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
@@ -67,6 +67,26 @@ pub enum State {
 }
 
 impl State {
+    const ALL: [Self; 7] = [
+        Self::Startup,
+        Self::Drain,
+        Self::Cruise,
+        Self::ProbeUp,
+        Self::ProbeDown,
+        Self::ProbeRtt,
+        Self::Defer,
+    ];
+
+    /// Its number in messages.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The state of a number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
     /// Its name in metrics and documents.
     pub fn name(self) -> &'static str {
         match self {
@@ -102,4 +122,12 @@ pub struct Snapshot {
     pub lost: u64,
     /// Another flow keeps a queue on the path.
     pub in_company: bool,
+}
+
+impl Snapshot {
+    /// What the path carries, bytes per second, once that is known: start-up has found its end. Before
+    /// that, the rate is that of the few bytes that there were to send.
+    pub fn carries(&self) -> Option<u64> {
+        (self.state != State::Startup && self.rate > 0).then_some(self.rate)
+    }
 }

@@ -207,6 +207,14 @@ impl Pull {
         }
     }
 
+    /// A peer has told what its path carries, in uncompressed bytes per second. Counts until it has been measured here.
+    pub fn expect_rate(&mut self, peer: Peer, rate: f64, now: Duration) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.expect_rate(rate);
+            self.fill(now);
+        }
+    }
+
     /// A peer is gone; what it was asked for goes to others.
     pub fn remove_peer(&mut self, peer: Peer, now: Duration) {
         if self.take_out(peer) {

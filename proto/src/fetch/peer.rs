@@ -29,7 +29,7 @@ pub struct PeerInfo {
     pub distance: u8,
     /// Round trip, an estimate.
     pub rtt: Duration,
-    /// Uncompressed bytes per second that it was seen to deliver at before, if it was.
+    /// Uncompressed bytes per second that it delivered at before, if it did.
     pub rate: Option<f64>,
 }
 
@@ -47,8 +47,10 @@ pub(super) struct PeerState {
     pub(super) info: PeerInfo,
     pub(super) have: Have,
     pub(super) asked: VecDeque<Ask>,
-    /// Raw bytes per second, once some have come.
+    /// Raw bytes per second, once some have come or the site has told.
     pub(super) rate: Option<f64>,
+    /// The rate was measured in this pull.
+    measured: bool,
     /// It delivers nothing although it was asked.
     pub(super) stalled: bool,
     /// It has nothing of what nobody is asked for. Spares looking for it at every chunk that comes.
@@ -79,6 +81,7 @@ impl PeerState {
     pub(super) fn new(info: PeerInfo, have: Have, now: Duration) -> Self {
         Self {
             rate: info.rate,
+            measured: false,
             info,
             have,
             asked: VecDeque::new(),
@@ -91,6 +94,13 @@ impl PeerState {
             slow_bytes: 0,
             strikes: 0,
             denied: Runs::new(),
+        }
+    }
+
+    /// Takes its word for what its path carries, until that has been measured here.
+    pub(super) fn expect_rate(&mut self, rate: f64) {
+        if !self.measured {
+            self.rate = Some(rate);
         }
     }
 
@@ -159,6 +169,7 @@ impl PeerState {
                 self.rate
                     .map_or(sample, |rate| rate + RATE_GAIN * (sample - rate)),
             );
+            self.measured = true;
             self.sample_start = now;
             self.sample_bytes = 0;
         }

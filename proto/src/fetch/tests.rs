@@ -490,3 +490,43 @@ proptest! {
         prop_assert!(extra <= 64 * BLOCK_LEN, "{} bytes twice", extra);
     }
 }
+
+#[test]
+fn what_a_peer_tells_of_its_path_counts_until_it_is_measured() {
+    let asked = |pull: &mut Pull| -> u64 {
+        let mut chunks = 0;
+        while let Some(output) = pull.poll() {
+            if let Output::Request { chunks: runs, .. } = output {
+                chunks += runs.count();
+            }
+        }
+        chunks
+    };
+    let mut pull = Pull::new(wanted(2000), 99, 1);
+    let (info, now) = (
+        PeerInfo {
+            distance: 0,
+            rtt: Duration::from_millis(100),
+            rate: None,
+        },
+        Duration::ZERO,
+    );
+    pull.add_peer(1, info, Have::All, now);
+    let unknown = asked(&mut pull);
+    // 25 MB/s for 0.4 s are 152 chunks of 64 KiB.
+    pull.expect_rate(1, 25e6, now);
+    let told = unknown + asked(&mut pull);
+    assert!((150..170).contains(&told), "{unknown}, then {told}");
+    assert_eq!(pull.rate(1), Some(25e6));
+    // It delivers a tenth of that: its word counts no more.
+    let indexes = pull.wanted.iter().map(|w| w.index);
+    let indexes: Vec<u32> = indexes.filter(|i| i % 4 == 0).take(40).collect();
+    pull.handle_chunks(1, 0, indexes, Duration::from_secs(1));
+    let measured = pull.rate(1).unwrap();
+    assert!(measured < 20e6, "{measured}");
+    pull.expect_rate(1, 25e6, Duration::from_secs(1));
+    assert_eq!(pull.rate(1), Some(measured));
+    // Strangers' words are nothing.
+    pull.expect_rate(2, 25e6, now);
+    assert_eq!(pull.rate(2), None);
+}

@@ -48,10 +48,18 @@ pub(super) fn all() -> Value {
                 "image": or_null(id()), "manifest": text(), "site": text(), "started_at": time(), "seconds": number(),
                 "peers": {
                     "type": "object",
-                    "additionalProperties": object(json!({"raw": count(), "wire": count()})),
+                    "additionalProperties": object(json!({
+                        "raw": count(), "wire": count(), "path": or_null(reference("Path")),
+                    })),
                 },
                 "encoding": text(), "bound_seconds": or_null(number()), "bottleneck": list(text()),
                 "dropped": list(text()), "outcome": text(),
+            }),
+        ),
+        "Path": counts_and(
+            &["packets_sent", "packets_lost", "bytes_sent_twice"],
+            json!({
+                "rate": or_null(count()), "rtt_ms": or_null(number()), "rtt_min_ms": or_null(number()), "state": text(),
             }),
         ),
         "Limits": limits(),

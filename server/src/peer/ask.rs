@@ -8,7 +8,9 @@ use futures::stream::FuturesUnordered;
 use quinn::{RecvStream, SendStream};
 use uuid::Uuid;
 use vitrail_proto::record::{RECORD_LEN_MAX, Record};
-use vitrail_proto::wire::{Answer, MESSAGE_LEN_MAX, Progress, ProgressState, Question, StreamKind};
+use vitrail_proto::wire::{
+    Answer, MESSAGE_LEN_MAX, PathFigures, Progress, ProgressState, Question, StreamKind,
+};
 
 use super::Peers;
 use super::links::Link;
@@ -28,6 +30,7 @@ impl Peers {
     /// Answers one question.
     pub(super) async fn answer(
         self: Arc<Self>,
+        link: &Link,
         mut send: SendStream,
         mut recv: RecvStream,
     ) -> Result<(), MessageError> {
@@ -59,6 +62,12 @@ impl Peers {
             Question::Evict(id) => {
                 let evicted = self.evict(id).await;
                 message::write(&mut send, &Answer::Evicted(evicted).encode()).await?;
+            }
+            Question::Path => {
+                let figures = link
+                    .figures()
+                    .ok_or(MessageError::Unexpected("no controller"))?;
+                message::write(&mut send, &Answer::Path(figures).encode()).await?;
             }
         }
         let _ended = send.finish();
@@ -135,6 +144,14 @@ pub(super) async fn ask_once(link: &Link, question: &Question) -> Result<Answer,
     let bytes = message::read(&mut recv, MESSAGE_LEN_MAX).await?;
     let bytes = bytes.ok_or(MessageError::Unexpected("no answer"))?;
     Ok(Answer::decode(&bytes)?)
+}
+
+/// What the other end of a link knows of the path to here.
+pub(super) async fn ask_path(link: &Link) -> Result<PathFigures, MessageError> {
+    match ask_once(link, &Question::Path).await? {
+        Answer::Path(figures) => Ok(figures),
+        _ => Err(MessageError::Unexpected("an answer to another question")),
+    }
 }
 
 async fn ask(link: &Link, question: &Question) -> Result<(SendStream, RecvStream), MessageError> {

@@ -13,7 +13,7 @@ use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime, VarInt};
 use tokio::sync::mpsc;
 use vitrail_proto::clock::site_number;
 use vitrail_proto::congestion::Class;
-use vitrail_proto::wire::PEER_DNS_NAME;
+use vitrail_proto::wire::{PEER_DNS_NAME, PathFigures};
 
 use super::budget::Budget;
 use super::congestion::{Gauge, probe_when_silent};
@@ -136,6 +136,21 @@ impl Link {
     /// What the congestion controller knows of the path.
     pub fn path(&self) -> Option<vitrail_proto::congestion::Snapshot> {
         self.gauge.as_ref().map(|gauge| gauge.snapshot())
+    }
+
+    /// What this end tells the other of the path.
+    pub(super) fn figures(&self) -> Option<PathFigures> {
+        let path = self.path()?;
+        let stats = self.connection.stats().path;
+        Some(PathFigures {
+            rate: path.carries(),
+            rtt: Some(self.rtt()),
+            rtt_min: path.min_rtt,
+            packets_sent: stats.sent_packets,
+            packets_lost: stats.lost_packets,
+            bytes_lost: stats.lost_bytes,
+            state: path.state,
+        })
     }
 
     /// The class of the work for which the link sends.

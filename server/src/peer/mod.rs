@@ -252,7 +252,7 @@ impl Peers {
         match StreamKind::from_number(kind[0]) {
             Ok(StreamKind::Gossip) => self.accept_gossip(link.clone(), send, recv).await,
             Ok(StreamKind::Fetch) => self.server.fetch(link, send, recv).await,
-            Ok(StreamKind::Ask) => self.answer(send, recv).await,
+            Ok(StreamKind::Ask) => self.answer(link, send, recv).await,
             Err(error) => {
                 let _closed = (send.reset(code::PROTOCOL), recv.stop(code::PROTOCOL));
                 Err(error.into())

@@ -1,10 +1,12 @@
 //! What a pull cost.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
 use uuid::Uuid;
+use vitrail_proto::wire::PathFigures;
 
 /// Receipts that are remembered.
 const RECEIPTS_MAX: usize = 1000;
@@ -52,6 +54,42 @@ pub struct PeerBytes {
     pub raw: u64,
     /// As received, QUIC's and IP's own bytes not counted.
     pub wire: u64,
+    /// How the path was on which it came, by the site that sent; none if that did not tell, or the connection was lost.
+    pub path: Option<PathView>,
+}
+
+/// One direction of a connection during a pull, with all that was sent on it, as its sender saw it.
+#[derive(Debug, Clone, Serialize)]
+pub struct PathView {
+    /// What the path was found to carry, in bytes per second.
+    pub rate: Option<u64>,
+    /// Round trip in milliseconds, smoothed.
+    pub rtt_ms: Option<f64>,
+    /// Smallest round trip seen lately, in milliseconds.
+    pub rtt_min_ms: Option<f64>,
+    /// Packets sent and lost.
+    pub packets_sent: u64,
+    /// As above.
+    pub packets_lost: u64,
+    /// Bytes in packets that were lost, and so sent again.
+    pub bytes_sent_twice: u64,
+    /// What the congestion controller did at the end.
+    pub state: &'static str,
+}
+
+impl From<PathFigures> for PathView {
+    fn from(figures: PathFigures) -> Self {
+        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+        Self {
+            rate: figures.rate,
+            rtt_ms: figures.rtt.map(ms),
+            rtt_min_ms: figures.rtt_min.map(ms),
+            packets_sent: figures.packets_sent,
+            packets_lost: figures.packets_lost,
+            bytes_sent_twice: figures.bytes_lost,
+            state: figures.state.name(),
+        }
+    }
 }
 
 /// The last receipts.

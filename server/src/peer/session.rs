@@ -12,8 +12,9 @@ use vitrail_proto::chunk::VerifiedChunk;
 use vitrail_proto::congestion::Class;
 use vitrail_proto::id::ManifestId;
 use vitrail_proto::runs::Runs;
-use vitrail_proto::wire::{FetchReply, FetchRequest, MESSAGE_LEN_MAX, StreamKind};
+use vitrail_proto::wire::{FetchReply, FetchRequest, MESSAGE_LEN_MAX, PathFigures, StreamKind};
 
+use super::ask::ask_path;
 use super::links::{Link, code};
 use super::message::{self, MessageError};
 
@@ -42,6 +43,8 @@ pub(super) enum Event {
     },
     /// What the holder has.
     Have { peer: u64, runs: Runs },
+    /// What the holder knows of the path from it.
+    Path { peer: u64, figures: PathFigures },
     /// The holder broke the rules.
     Fault { peer: u64, reason: String },
     /// The link is gone.
@@ -98,6 +101,7 @@ impl Session {
             let _fits = requests.try_send(FetchRequest::Open(manifest));
             streams.push(requests);
         }
+        tasks.spawn(ask_about_path(link.clone(), events));
         for stream in [streams.first(), streams.last()].into_iter().flatten() {
             let _fits = stream.try_send(FetchRequest::First);
         }
@@ -159,6 +163,15 @@ impl Session {
         self.streams[stream]
             .try_send(request)
             .map_err(|_| MessageError::Unexpected("it does not take requests any more"))
+    }
+}
+
+/// The answer helps to plan; a pull does without it, as of a holder that does not know the question.
+async fn ask_about_path(link: Arc<Link>, events: mpsc::Sender<Event>) {
+    if let Ok(figures) = ask_path(&link).await {
+        let peer = link.number;
+        // A pull that has ended takes no events.
+        let _ended = events.send(Event::Path { peer, figures }).await;
     }
 }
 

@@ -40,6 +40,16 @@ fn an_image_pushed_at_one_site_is_pulled_at_another() {
         receipt["hole_bytes"].as_u64().unwrap() >= 9 * MB as u64,
         "{receipt}"
     );
+    let path = &receipt["peers"]["paris"]["path"];
+    let count = |name: &str| path[name].as_u64().unwrap();
+    assert!(count("packets_sent") > 7_000_000 / 1500, "{receipt}");
+    assert!(count("packets_lost") <= count("packets_sent"), "{receipt}");
+    assert!(
+        count("bytes_sent_twice") <= 1500 * count("packets_lost"),
+        "{receipt}"
+    );
+    let (rtt, least) = (path["rtt_ms"].as_f64(), path["rtt_min_ms"].as_f64());
+    assert!(rtt.unwrap() > 0.0 && least.unwrap() > 0.0, "{receipt}");
     let wire = wire_bytes(b, &id);
     assert!(wire < 7_300_000, "{wire} bytes for 7 MB of noise");
 

@@ -4,9 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use vitrail::admin::{AdminApi, Receipt};
+use vitrail::admin::{AdminApi, PathFigures, Receipt};
 
-use crate::cli::output::{Output, Table, size};
+use crate::cli::output::{Output, Table, count, rtt, size};
 
 /// Longest wait for a receipt. The site writes it when the bytes are on disk, which is a little
 /// after its clients have them.
@@ -101,9 +101,25 @@ fn table(receipt: &Receipt) -> Table {
             &format!("from {peer}"),
             format!("{raw}, {wire} on the wire"),
         );
+        if let Some(path) = &bytes.path {
+            table.field(&format!("path of {peer}"), path_text(path));
+        }
     }
     table.field("encoding", &receipt.encoding);
     table
+}
+
+/// `11 MiB/s, round trip 101.2 ms (least 100.1 ms), 3 of 4000 packets lost, 4 KiB sent twice, cruise`
+fn path_text(path: &PathFigures) -> String {
+    let rate = path.rate.map(|rate| size(rate) + "/s, ");
+    let (rtt, least) = (rtt(path.rtt_ms), rtt(path.rtt_min_ms));
+    let (lost, sent) = (count(path.packets_lost), count(path.packets_sent));
+    let twice = size(path.bytes_sent_twice);
+    format!(
+        "{}round trip {rtt} (least {least}), {lost} of {sent} packets lost, {twice} sent twice, {}",
+        rate.unwrap_or_default(),
+        path.state
+    )
 }
 
 /// `12.3, at least 11.0 by the links of lyon and nice`

@@ -1,17 +1,25 @@
 //! The figures of a pull, for its receipt.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use uuid::Uuid;
 use vitrail_proto::fetch::Pull;
 use vitrail_proto::fetch::bound::{Class, lower_bound};
+use vitrail_proto::wire::PathFigures;
 
 use super::interest::PullHandle;
+use super::rates::Rates;
+use crate::peer::ask::ask_path;
+use crate::peer::links::Link;
 use crate::peer::receipt::{PeerBytes, Receipt};
 
 /// Bytes on the wire from which on a site's rate is believed: less is over before the path is full.
 const SEEN_MIN: u64 = 4 * 1024 * 1024;
+/// How long a receipt waits for what holders tell of their paths.
+const PATH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a pull has cost so far.
 pub(super) struct Account {
@@ -27,6 +35,8 @@ pub(super) struct Account {
     peers: HashMap<u64, (String, PeerBytes)>,
     /// Rates that were known before the pull, in bytes per second on the wire.
     known: HashMap<u64, f64>,
+    /// What sites said of their paths when the pull, or the last connection of it, began.
+    paths: HashMap<u64, PathFigures>,
 }
 
 impl Account {
@@ -47,6 +57,7 @@ impl Account {
             missing_bytes,
             peers: HashMap::new(),
             known: HashMap::new(),
+            paths: HashMap::new(),
         }
     }
 
@@ -55,8 +66,33 @@ impl Account {
         self.known.extend(rate.map(|rate| (peer, rate)));
     }
 
+    /// What a site says of its path as the pull begins.
+    pub(super) fn know_path(&mut self, peer: u64, figures: PathFigures) {
+        self.paths.insert(peer, figures);
+        if let Some(rate) = figures.rate {
+            self.known.entry(peer).or_insert(rate as f64);
+        }
+    }
+
+    /// Asks the sites that told of their paths before what has become of them, and writes it into the receipt.
+    pub(super) async fn ask_paths(&self, links: &[Arc<Link>], receipt: &mut Receipt) {
+        let told = links.iter().filter_map(|link| {
+            let before = self.paths.get(&link.number)?;
+            Some(async move {
+                let asked = tokio::time::timeout(PATH_TIMEOUT, ask_path(link)).await;
+                let now = asked.ok()?.ok()?;
+                Some((&link.site, now.since(before)))
+            })
+        });
+        for (site, figures) in join_all(told).await.into_iter().flatten() {
+            if let Some(bytes) = receipt.peers.get_mut(site) {
+                bytes.path = Some(figures.into());
+            }
+        }
+    }
+
     /// Rates that sites were seen to deliver at, in bytes per second on the wire, but for those of whom there was little.
-    pub(super) fn seen_rates(&self, pull: &Pull) -> Vec<(u64, f64)> {
+    fn seen_rates(&self, pull: &Pull) -> Vec<(u64, f64)> {
         let seen = self.peers.iter().filter_map(|(peer, (_, bytes))| {
             // The planner's rates are of uncompressed bytes.
             let ratio = bytes.wire as f64 / bytes.raw.max(1) as f64;
@@ -64,6 +100,14 @@ impl Account {
             Some((*peer, rate * ratio))
         });
         seen.collect()
+    }
+
+    /// Hands on what later pulls can use.
+    pub(super) fn teach(&self, rates: &Rates, pull: &Pull) {
+        let bytes = || self.peers.values().map(|(_, bytes)| bytes);
+        let raw = bytes().map(|bytes| bytes.raw).sum();
+        let wire = bytes().map(|bytes| bytes.wire).sum();
+        rates.learn(self.seen_rates(pull), raw, wire);
     }
 
     /// A frame of `wire` bytes has come from a site, with `raw` bytes of chunks in it.

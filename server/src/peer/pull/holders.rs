@@ -10,6 +10,7 @@ use vitrail_proto::congestion::Class;
 use vitrail_proto::fetch::Have;
 use vitrail_proto::id::ManifestId;
 
+use crate::peer::links::Link;
 use crate::peer::session::{Event, Session};
 use crate::peer::{Holder, Peers};
 
@@ -130,6 +131,12 @@ impl Holders {
     pub(super) fn add(&mut self, peer: u64, mut session: Session) {
         session.set_class(self.class);
         self.sessions.insert(peer, session);
+    }
+
+    /// The connections to them.
+    pub(super) fn links(&self) -> Vec<Arc<Link>> {
+        let sessions = self.sessions.values();
+        sessions.map(|session| session.link.clone()).collect()
     }
 
     /// Tells all holders whether a client waits.

@@ -4,13 +4,14 @@
 //! cannot go on, or some time after the last interest has gone. Chunks that arrived stay in the store either way.
 //!
 //! `plan` finds out what is missing, `task` drives the planner of `vitrail-proto`, `holders` brings sites into the pull,
-//! `storing` writes what comes, `account` keeps the figures of the receipt, `telling`
-//! says when other sites hear what has come.
+//! `storing` writes what comes, `account` keeps the figures of the receipt, `rates` what the next pull can learn of
+//! them, `telling` says when other sites hear what has come.
 
 mod account;
 mod holders;
 mod interest;
 mod plan;
+mod rates;
 mod storing;
 mod task;
 mod telling;
@@ -28,34 +29,18 @@ use super::Peers;
 use super::serve::blocking;
 pub use interest::{Interest, PullHandle};
 use plan::Plan;
+use rates::Rates;
 use task::Task;
-
-/// Sites whose rates are remembered; beyond that all are learnt anew.
-const RATES_MAX: usize = 4096;
 
 /// All pulls of this site.
 #[derive(Default)]
 pub(super) struct Pulls {
     active: Mutex<HashMap<ManifestId, Arc<PullHandle>>>,
     next: AtomicU64,
-    /// Bytes per second on the wire at which sites delivered in their last pulls.
-    rates: Mutex<HashMap<u64, f64>>,
+    rates: Rates,
 }
 
 impl Pulls {
-    /// What a site delivered in its last pull, in bytes per second on the wire.
-    fn rate(&self, peer: u64) -> Option<f64> {
-        self.rates.lock().get(&peer).copied()
-    }
-
-    fn learn(&self, seen: impl IntoIterator<Item = (u64, f64)>) {
-        let mut rates = self.rates.lock();
-        if rates.len() >= RATES_MAX {
-            rates.clear();
-        }
-        rates.extend(seen);
-    }
-
     /// Joins the pull that runs for a manifest.
     fn join(&self, id: ManifestId, whole: bool) -> Option<Interest> {
         let active = self.active.lock();

@@ -128,22 +128,25 @@ impl Task {
             _lease,
             ..
         } = self;
+        let links = holders.links();
         let dropped = holders.into_reasons();
         drop(store_in);
         // What came is made durable, however the pull ended.
         let committed = committed(stored).await;
         let result = driven.and(committed);
-        let receipt = account.receipt(&handle, &pull, dropped, &result);
-        peers.pulls.learn(account.seen_rates(&pull));
+        let mut receipt = account.receipt(&handle, &pull, dropped, &result);
+        account.teach(&peers.pulls.rates, &pull);
         if result.is_ok() {
             peers.metrics.pull(receipt.seconds, receipt.bound_seconds);
             peers.copy_arrived(handle.manifest_id).await;
         } else {
             peers.holding_changed(handle.manifest_id).await;
         }
-        peers.receipts.add(receipt);
         peers.pulls.remove(&handle);
         handle.end(result);
+        // Nobody has to wait for this.
+        account.ask_paths(&links, &mut receipt).await;
+        peers.receipts.add(receipt);
     }
 
     /// Works until everything has come, or it cannot go on.
@@ -242,14 +245,15 @@ impl Task {
         let Opened { holder, session } = opened;
         match session {
             Ok(session) => {
-                let rate = self.peers.pulls.rate(holder.number);
+                let rates = &self.peers.pulls.rates;
+                let rate = rates.of(holder.number);
                 self.account.know_rate(holder.number, rate);
                 let set = self.peers.experiment.rates.get(&holder.name);
                 let set = set.map(|rate| rate.bytes_per_second().get() as f64);
                 let info = PeerInfo {
                     distance: holder.distance,
                     rtt: session.link.rtt(),
-                    rate: set.or(rate),
+                    rate: set.or(rate.map(|rate| rates.uncompressed(rate))),
                 };
                 // Believed until its own word comes, which saves a round trip.
                 self.holders.add(holder.number, session);
@@ -290,6 +294,17 @@ impl Task {
             Event::Have { peer, runs } => {
                 let now = self.now();
                 self.pull.update_have(peer, Have::Part(runs), now);
+            }
+            Event::Path { peer, figures } => {
+                self.account.know_path(peer, figures);
+                let rates = &self.peers.experiment.rates;
+                let session = self.holders.get(peer);
+                let is_set = session.is_some_and(|s| rates.contains_key(&s.link.site));
+                if let Some(rate) = figures.rate.filter(|_| !is_set) {
+                    let rate = self.peers.pulls.rates.uncompressed(rate as f64);
+                    let now = self.now();
+                    self.pull.expect_rate(peer, rate, now);
+                }
             }
             Event::Fault { peer, reason } => self.accuse(peer, reason),
             Event::Lost { peer, reason } => self.lose(peer, &reason),
