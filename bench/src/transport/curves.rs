@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use serde::Serialize;
 
-use super::flow::Track;
+use super::flow::{Control, Track};
 
 const SIZE: (u32, u32) = (860, 480);
 const FONT: (&str, u32) = ("sans-serif", 14);
@@ -22,11 +22,13 @@ pub(super) struct Curve {
     rate: Vec<(f64, f64)>,
     /// Seconds, milliseconds; empty where round trips are not known.
     rtt: Vec<(f64, f64)>,
+    /// Seconds, and our controller's mind.
+    control: Vec<(f64, Control)>,
 }
 
 impl Curve {
     pub(super) fn of(subject: &str, track: &Track) -> Self {
-        let (mut rate, mut rtt) = (Vec::new(), Vec::new());
+        let (mut rate, mut rtt, mut control) = (Vec::new(), Vec::new(), Vec::new());
         let mut samples = track.0.iter();
         if let Some(mut from) = samples.next() {
             for sample in samples {
@@ -38,6 +40,7 @@ impl Curve {
                 if sample.rtt > 0.0 {
                     rtt.push((sample.at, sample.rtt * 1e3));
                 }
+                control.extend(sample.control.map(|control| (sample.at, control)));
                 from = sample;
             }
         }
@@ -45,6 +48,7 @@ impl Curve {
             subject: subject.to_owned(),
             rate,
             rtt,
+            control,
         }
     }
 }

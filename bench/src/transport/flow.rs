@@ -75,6 +75,21 @@ pub(super) struct Sample {
     /// Bytes of UDP payload sent, and those of them that were declared lost.
     pub(super) sent: u64,
     pub(super) lost: u64,
+    /// What our controller thinks; none of other senders.
+    pub(super) control: Option<Control>,
+}
+
+/// Our controller at one moment.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Control {
+    pub(super) state: &'static str,
+    /// Bytes.
+    pub(super) window: u64,
+    /// Bytes per second.
+    pub(super) rate: u64,
+    /// Seconds; 0 if it is not known.
+    pub(super) rtt_min: f64,
+    pub(super) in_company: bool,
 }
 
 /// What was seen of a flow, in order of time.
@@ -228,12 +243,20 @@ fn sample(
     epoch: Instant,
 ) -> Sample {
     let stats = connection.stats();
-    let newest = gauge.and_then(|gauge| gauge.snapshot().latest_rtt);
+    let snapshot = gauge.map(Gauge::snapshot);
+    let newest = snapshot.and_then(|snapshot| snapshot.latest_rtt);
     Sample {
         at: epoch.elapsed().as_secs_f64(),
         received: received.bytes(),
         rtt: newest.unwrap_or_else(|| connection.rtt()).as_secs_f64(),
         sent: stats.udp_tx.bytes,
         lost: stats.path.lost_bytes,
+        control: snapshot.map(|snapshot| Control {
+            state: snapshot.state.name(),
+            window: snapshot.window,
+            rate: snapshot.rate,
+            rtt_min: snapshot.min_rtt.unwrap_or_default().as_secs_f64(),
+            in_company: snapshot.in_company,
+        }),
     }
 }
