@@ -10,13 +10,16 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use vitrail_proto::congestion::Class;
 use vitrail_proto::wire::PEER_DNS_NAME;
-use vitraild::peer::congestion::{Gauge, probe_when_silent};
+use vitraild::peer::congestion::{Gauge, look_after};
 use vitraild::peer::transport;
 
 use super::lab::{Host, Lab, Received};
 
 /// Streams of a flow: as many as the daemon opens to one holder.
 const STREAMS: usize = 4;
+
+/// Bytes by which quinn's controllers may be ahead; ours sets this as it needs.
+const SEND_WINDOW: u64 = 16 << 20;
 
 /// How often a flow is looked at.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(10);
@@ -54,9 +57,11 @@ impl Sender {
             Self::Vitrail(_) => {}
             Self::QuinnCubic => {
                 config.congestion_controller_factory(Arc::new(CubicConfig::default()));
+                config.send_window(SEND_WINDOW);
             }
             Self::QuinnBbr => {
                 config.congestion_controller_factory(Arc::new(BbrConfig::default()));
+                config.send_window(SEND_WINDOW);
             }
         }
         config
@@ -179,11 +184,9 @@ impl Flow {
             gauge.set_class(class);
         }
         let _entered = lab.runtime.enter();
-        if let Some(gauge) = &flow.gauge {
-            let window = transport::CONNECTION_WINDOW.into();
-            let probing = probe_when_silent(flow.connection.clone(), gauge.clone(), window);
-            flow._tasks.spawn(probing);
-        }
+        let (connection, gauge) = (flow.connection.clone(), flow.gauge.clone());
+        let looked_after = look_after(connection, gauge, lab.windows.clone(), |window| window);
+        flow._tasks.spawn(looked_after);
         for _ in 0..streams {
             flow._tasks
                 .spawn(send(flow.connection.clone(), flow.received.flow as u8));

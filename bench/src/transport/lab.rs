@@ -13,13 +13,18 @@ use tokio::runtime::Runtime;
 use vitrail_proto::wire::PEER_DNS_NAME;
 use vitraild::limits::Limits;
 use vitraild::peer::budget::Budget;
+use vitraild::peer::congestion::{Gauge, look_after};
 use vitraild::peer::socket::{self, PacedSocket};
 use vitraild::peer::transport;
+use vitraild::peer::window::Windows;
 
 use crate::wan::{Counters, Emulator, Topology};
 
 /// Flows of one run.
 const FLOWS_MAX: usize = 64;
+
+/// Memory for windows: as much as 1 GiB for a store leaves.
+const WINDOWS: u64 = 512 << 20;
 
 /// Bytes that a receiver takes at once.
 const READ_LEN: usize = 256 * 1024;
@@ -28,6 +33,7 @@ const READ_LEN: usize = 256 * 1024;
 pub(super) struct Lab {
     pub(super) runtime: Runtime,
     pub(super) epoch: Instant,
+    pub(super) windows: Arc<Windows>,
     certificate: CertificateDer<'static>,
     key: Vec<u8>,
     received: Arc<[AtomicU64; FLOWS_MAX]>,
@@ -77,6 +83,7 @@ impl Lab {
         Ok(Self {
             runtime,
             epoch: Instant::now(),
+            windows: Windows::new(WINDOWS),
             certificate: certificate.into(),
             key: key.serialize_der(),
             received: Arc::new([const { AtomicU64::new(0) }; FLOWS_MAX]),
@@ -106,13 +113,16 @@ impl Lab {
             socket,
             Arc::new(TokioRuntime),
         )?;
-        let received = self.received.clone();
+        let (received, windows) = (self.received.clone(), self.windows.clone());
         let accepting = endpoint.clone();
         self.runtime.spawn(async move {
             while let Some(incoming) = accepting.accept().await {
-                let received = received.clone();
+                let (received, windows) = (received.clone(), windows.clone());
                 tokio::spawn(async move {
                     if let Ok(connection) = incoming.await {
+                        let gauge = Gauge::of(&connection);
+                        let attending = look_after(connection.clone(), gauge, windows, |most| most);
+                        tokio::spawn(attending);
                         take_streams(connection, received).await;
                     }
                 });

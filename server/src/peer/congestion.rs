@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use quinn::Connection;
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
+use quinn::{Connection, VarInt};
 use quinn_proto::RttEstimator;
 use vitrail_proto::congestion::{self as core, Class, Snapshot};
+
+use super::window::{Arrivals, Windows};
 
 /// Makes a controller for each new path.
 #[derive(Debug)]
@@ -84,8 +86,17 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Room for one packet of a probe, and for what quinn wants to be free besides.
 const PROBE_BYTES: u64 = 2 * 1500;
 
-/// Probes a connection's path while it is silent, until the connection is closed.
-pub async fn probe_when_silent(connection: Connection, gauge: Arc<Gauge>, send_window: u64) {
+/// Looks after a connection until it is closed: its windows are kept at what its path needs and `limit` allows, and its
+/// path is probed while it is silent.
+pub async fn look_after(
+    connection: Connection,
+    gauge: Option<Arc<Gauge>>,
+    windows: Arc<Windows>,
+    limit: impl Fn(u64) -> u64,
+) {
+    let (mut send, mut receive) = (windows.open(), windows.open());
+    let mut arrivals = Arrivals::new(Instant::now(), connection.stats().udp_rx.bytes);
+    let (mut send_window, mut receive_window) = (0, 0);
     let mut ticks = tokio::time::interval(PROBE_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -93,9 +104,19 @@ pub async fn probe_when_silent(connection: Connection, gauge: Arc<Gauge>, send_w
             _ = connection.closed() => return,
             _ = ticks.tick() => {}
         }
-        if gauge.allow_probe() {
-            // Changes nothing, and makes quinn look whether it may send.
-            connection.set_send_window(send_window);
+        let bytes = connection.stats().udp_rx.bytes;
+        let held = arrivals.held(Instant::now(), bytes, connection.rtt());
+        let window = limit(receive.fit(held));
+        if std::mem::replace(&mut receive_window, window) != window {
+            let window = u32::try_from(window).unwrap_or(u32::MAX);
+            connection.set_receive_window(VarInt::from_u32(window));
+        }
+        let Some(gauge) = &gauge else { continue };
+        let window = send.fit(gauge.snapshot().window);
+        let changed = std::mem::replace(&mut send_window, window) != window;
+        // To be set makes quinn look whether it may send, even if nothing changes.
+        if gauge.allow_probe() || changed {
+            connection.set_send_window(window);
         }
     }
 }

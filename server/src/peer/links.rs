@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use parking_lot::{Mutex, RwLock};
 use prometheus::IntCounter;
-use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime, VarInt};
+use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime};
 use tokio::sync::mpsc;
 use vitrail_proto::clock::site_number;
 use vitrail_proto::congestion::Class;
 use vitrail_proto::wire::{PEER_DNS_NAME, PathFigures};
 
 use super::budget::Budget;
-use super::congestion::{Gauge, probe_when_silent};
+use super::congestion::{Gauge, look_after};
 use super::identity::{Files, Identity, peer_site};
 use super::socket::PacedSocket;
 use super::transport;
+use super::window::Windows;
 use crate::limits::Limits;
 use crate::metrics::{LinkCounts, LinkGauges, Metrics};
 
@@ -67,6 +68,7 @@ impl Link {
         connection: Connection,
         metrics: &Metrics,
         budget: Arc<Budget>,
+        windows: Arc<Windows>,
     ) -> Arc<Self> {
         let (rx_bytes, tx_bytes) = metrics.peer_bytes(&site);
         let gauge = Gauge::of(&connection);
@@ -83,24 +85,15 @@ impl Link {
             tx_bytes,
             last_used: Mutex::new(Instant::now()),
         };
-        link.fit_window();
-        if let Some(gauge) = &link.gauge {
-            let window = transport::CONNECTION_WINDOW.into();
-            tokio::spawn(probe_when_silent(
-                link.connection.clone(),
-                gauge.clone(),
-                window,
-            ));
-        }
+        let (site, connection) = (link.site.clone(), link.connection.clone());
+        let budget = link.budget.clone();
+        let limit = {
+            let connection = connection.clone();
+            move |most| budget.window(&site, connection.rtt(), most)
+        };
+        let gauge = link.gauge.clone();
+        tokio::spawn(look_after(connection, gauge, windows, limit));
         Arc::new(link)
-    }
-
-    /// Makes the window what the limits on receiving need.
-    fn fit_window(&self) {
-        let most = transport::CONNECTION_WINDOW;
-        let window = self.budget.window(&self.site, self.rtt(), most.into());
-        let window = u32::try_from(window).unwrap_or(most);
-        self.connection.set_receive_window(VarInt::from_u32(window));
     }
 
     /// Waits until the limits on receiving allow to read so many bytes of payload.
@@ -243,6 +236,7 @@ pub struct Links {
     arrivals: mpsc::Sender<NewLink>,
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
+    windows: Arc<Windows>,
 }
 
 impl Links {
@@ -254,6 +248,7 @@ impl Links {
         arrivals: mpsc::Sender<NewLink>,
         metrics: Arc<Metrics>,
         limits: Limits,
+        windows: Arc<Windows>,
     ) -> anyhow::Result<Arc<Self>> {
         let identity = files.load()?;
         if identity.site != site {
@@ -281,6 +276,7 @@ impl Links {
             arrivals,
             metrics,
             budget,
+            windows,
         }))
     }
 
@@ -457,7 +453,8 @@ impl Links {
             connection.close(code::NOT_ALLOWED, b"your site is not in my list");
             bail!("site {site} is not in [peer] allowed_sites");
         }
-        let link = Link::new(site, connection, &self.metrics, self.budget.clone());
+        let (budget, windows) = (self.budget.clone(), self.windows.clone());
+        let link = Link::new(site, connection, &self.metrics, budget, windows);
         {
             let mut links = self.by_site.lock();
             links.retain(|_, link| link.is_open());
@@ -521,9 +518,6 @@ impl Links {
     /// Changes the limits of all links, at once.
     pub fn set_limits(&self, limits: Limits) {
         self.budget.set_limits(limits);
-        for link in self.all() {
-            link.fit_window();
-        }
     }
 
     /// Reads the certificates again. What no longer may connect is cut off.

@@ -2,7 +2,7 @@
 //!
 //! The decisions are in `vitrail-proto`: [`vitrail_proto::gossip`] for who holds what, [`vitrail_proto::fetch`] for who is
 //! asked for what. Here are the sockets, clocks and disks around them: [`links`] keeps the connections, [`congestion`],
-//! [`budget`] and [`socket`] say how much may be sent on them, `gossip` drives the gossip core, `serve` and `session`
+//! [`budget`], [`socket`] and [`window`] say how much may be sent on them, `gossip` drives the gossip core, `serve` and `session`
 //! are the two ends of a fetch, `manifests` brings manifests and `pull` chunks, `ask`, `preseed` and `evict` are
 //! questions and long errands.
 
@@ -25,6 +25,7 @@ mod session;
 pub mod socket;
 pub mod transport;
 pub mod view;
+pub mod window;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -56,9 +57,13 @@ use pull::Pulls;
 pub use pull::{Interest, PullHandle};
 use receipt::Receipts;
 use repair::Repairs;
+use window::Windows;
 
 /// How often unused links are closed and certificate files are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// One part in so many of the store's memory is for what is under way on connections.
+const WINDOWS_SHARE: u64 = 2;
 
 /// How long a stop waits for work with other sites.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(10);
@@ -120,6 +125,7 @@ impl Peers {
             arrivals,
             metrics.clone(),
             config.limits.clone(),
+            Windows::new(config.store.memory.0 / WINDOWS_SHARE),
         )?;
         let advertise = match &config.peer.advertise {
             Some(address) => address.clone(),

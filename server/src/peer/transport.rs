@@ -8,12 +8,11 @@ use quinn::{TransportConfig, VarInt};
 use vitrail_proto::congestion::Class;
 
 use super::congestion::Factory;
+use super::window;
 
 /// Window of one stream. Beyond 4 MiB a burst of loss can leave more pieces than quinn buffers (it then
 /// closes the connection); more bandwidth comes from more streams.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// Window of a connection, each way: 100 Mbit/s at 1.3 s, or 1 Gbit/s at 130 ms.
-pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// Streams that a peer may have open at once.
 const STREAMS_MAX: u32 = 64;
 /// A peer that says nothing for so long is gone: it takes two lost keep-alives in a row. Pulls and questions do not wait
@@ -23,7 +22,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// forget a path.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 
-/// Windows, timeouts and the congestion controller of a connection, which begins as interactive.
+/// Windows to begin with, timeouts and the congestion controller of a connection, which begins as interactive.
 pub fn config() -> TransportConfig {
     static SEED: AtomicU64 = AtomicU64::new(1);
     let seed = SEED.fetch_add(1, Ordering::Relaxed);
@@ -34,8 +33,8 @@ pub fn config() -> TransportConfig {
         ))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(u64::from(CONNECTION_WINDOW))
+        .receive_window(VarInt::from_u32(window::LEAST as u32))
+        .send_window(window::LEAST)
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
