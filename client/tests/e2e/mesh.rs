@@ -112,7 +112,9 @@ fn what_one_site_takes_every_site_gives() {
     assert_eq!(receipt["site"], "nice");
     assert_eq!(receipt["local_bytes"], 0);
     let bytes = fetched(&receipt);
-    assert_eq!(bytes + receipt["hole_bytes"].as_u64().unwrap(), 24 * MIB);
+    let whole = bytes + receipt["hole_bytes"].as_u64().unwrap();
+    // On a busy machine a holder may be taken for slow: what it has begun to send then comes from the other as well.
+    assert!((24 * MIB..=25 * MIB).contains(&whole), "{receipt}");
     assert!(bytes >= data, "{receipt}");
     let detail = nice.json(&["site", "show", "nice"]);
     assert_eq!(
