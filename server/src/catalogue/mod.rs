@@ -51,13 +51,16 @@ pub enum CatalogueError {
     /// No such image.
     #[error("no image has the id {0}")]
     NotFound(Uuid),
+    /// No such namespace.
+    #[error("no namespace has the id {0}")]
+    NoNamespace(Uuid),
     /// The record would have too many fields, most of them removed ones.
     #[error(
-        "the image has had {FIELDS_MAX} different properties and tags in 30 days, which is the limit"
+        "more than {FIELDS_MAX} different properties, tags or definitions in 30 days are not possible"
     )]
     TooManyFields,
     /// The record would be too long.
-    #[error("the image's properties would take {0} bytes, the limit is {1}")]
+    #[error("what is said of it would take {0} bytes, the limit is {1}")]
     TooLong(usize, usize),
     /// The database failed.
     #[error(transparent)]

@@ -248,7 +248,7 @@ impl Catalogue {
     ) -> Result<(), E> {
         let mut clock = self.writer.lock();
         let definitions = decide(&*self.namespace_of(id)?)?;
-        let mut record = self.record(id)?.ok_or(CatalogueError::NotFound(id))?;
+        let mut record = self.record(id)?.ok_or(CatalogueError::NoNamespace(id))?;
         self.prune(&mut record);
         self.define(record, definitions, &mut clock)?;
         drop(clock);
@@ -269,7 +269,7 @@ impl Catalogue {
 
     fn namespace_of(&self, id: Uuid) -> Result<Arc<Namespace>, CatalogueError> {
         let namespace = self.views.read().namespaces.get(&id).cloned();
-        namespace.ok_or(CatalogueError::NotFound(id))
+        namespace.ok_or(CatalogueError::NoNamespace(id))
     }
 
     fn define(

@@ -188,6 +188,11 @@ impl From<CatalogueError> for ApiError {
         match error {
             CatalogueError::Exists(id) => Self::conflict(format!("Image ID {id} already exists!")),
             CatalogueError::NotFound(id) => Self::no_image(id),
+            // By name it was there when the request began.
+            CatalogueError::NoNamespace(_) => Self::new(
+                StatusCode::NOT_FOUND,
+                "Metadata definition namespace was not found: it has just been deleted.",
+            ),
             CatalogueError::TooManyFields | CatalogueError::TooLong(..) => {
                 Self::too_large(error.to_string())
             }

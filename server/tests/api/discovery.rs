@@ -128,6 +128,30 @@ fn metadata_definitions_can_be_read() {
 }
 
 #[test]
+fn a_namespace_that_is_deleted_meanwhile_is_not_found() {
+    let site = Site::start();
+    let namespaces = "/v2/metadefs/namespaces";
+    let new = site.request("POST", namespaces);
+    new.json(&json!({"namespace": "x"})).send().expect(201);
+    let body = r#"{"name": "o"}"#;
+    let mut connection = Connection::open(site.api);
+    let head = format!(
+        "POST {namespaces}/x/objects HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    connection.send(head).unwrap();
+    // The body is asked for once the namespace has been found.
+    connection.head().unwrap().expect(100);
+    let delete = site.request("DELETE", &format!("{namespaces}/x"));
+    delete.send().expect(204);
+    connection.send(body).unwrap();
+    let answer = connection.answer().unwrap();
+    let text = answer.expect(404).text();
+    assert!(text.contains("namespace was not found"), "{text}");
+}
+
+#[test]
 fn errors_speak_as_they_are_asked_to() {
     let site = Site::start();
     let get = |accept: &str| {
