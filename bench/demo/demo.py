@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Takes two real Debian images through a mesh of three sites and shows what is saved.
 
-Three sites run on loopback, each with its own data, ports and certificate. The image of a new Debian 12 is pushed at the
-first, preseeded to the second, and pulled at the third, which never heard of it before; then the same with the
+Three sites run on loopback, each with its own data, ports and certificate. The image of a new Debian 12 is pushed at
+the first, preseeded to the second, and pulled at the third, which never heard of it before; then the same with the
 image after its updates. `./dev demo` builds the programs and runs this with VITRAIL_BIN set to the directory
 they are in.
 """
@@ -17,7 +17,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from sites import Failed, Site, free_udp_port, run, say
+from sites import DemoError, Site, free_udp_port, run, say
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGES = {"debian-12": "bookworm-base", "debian-12-updated": "bookworm-updated"}
@@ -38,10 +38,10 @@ def size(count: float) -> str:
 
 
 def print_table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [f"{row[0]:<{widths[0]}}"]
-        cells += [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:])]
+        cells += [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
         say("  " + "  ".join(cells))
 
 
@@ -72,7 +72,7 @@ def start_mesh(programs: Path, scratch: Path, running: ExitStack) -> list[Site]:
     deadline = time.monotonic() + JOIN_TIMEOUT_S
     while any(site.peers_up() < len(SITES) - 1 for site in sites):
         if time.monotonic() > deadline:
-            raise Failed(f"the sites do not see each other after {JOIN_TIMEOUT_S} s")
+            raise DemoError(f"the sites do not see each other after {JOIN_TIMEOUT_S} s")
         time.sleep(0.1)
     return sites
 
@@ -141,10 +141,10 @@ def main() -> int:
     scratch = Path(tempfile.mkdtemp(prefix="vitrail-demo-"))
     try:
         if shutil.disk_usage(scratch).free < SCRATCH_NEEDED:
-            raise Failed(f"{scratch.parent} needs {size(SCRATCH_NEEDED)} free; set TMPDIR to another")
+            raise DemoError(f"{scratch.parent} needs {size(SCRATCH_NEEDED)} free; set TMPDIR to another")
         demo(Path(os.environ["VITRAIL_BIN"]), scratch)
         return 0
-    except Failed as reason:
+    except DemoError as reason:
         print(f"demo: {reason}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

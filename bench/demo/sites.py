@@ -14,7 +14,7 @@ START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 60
 
 
-class Failed(Exception):
+class DemoError(Exception):
     """The demo cannot go on, for the reason given."""
 
 
@@ -29,7 +29,7 @@ def run(*command: object, env: dict[str, str] | None = None, where: str = "") ->
     begin = time.monotonic()
     result = subprocess.run(words, env=env, stdout=subprocess.PIPE, text=True)
     if result.returncode != 0:
-        raise Failed(f"{Path(words[0]).name} ended with exit code {result.returncode}")
+        raise DemoError(f"{Path(words[0]).name} ended with exit code {result.returncode}")
     say(f"  {time.monotonic() - begin:.1f} s")
     return result.stdout
 
@@ -73,9 +73,7 @@ key = "{certificates}/{name}.key"
 
     def __enter__(self) -> "Site":
         with self.log.open("wb") as log:
-            self.daemon = subprocess.Popen(
-                [self.programs / "vitraild", "--config", self.config], stderr=log
-            )
+            self.daemon = subprocess.Popen([self.programs / "vitraild", "--config", self.config], stderr=log)
         try:
             endpoints = self._wait_for_endpoints()
         except BaseException:
@@ -94,11 +92,11 @@ key = "{certificates}/{name}.key"
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self.daemon.poll() is not None:
-                raise Failed(f"{self.name} did not start:\n{self.log.read_text()}")
+                raise DemoError(f"{self.name} did not start:\n{self.log.read_text()}")
             if path.exists():
                 return json.loads(path.read_text())
             time.sleep(0.05)
-        raise Failed(f"{self.name} is not ready after {START_TIMEOUT_S} s, see {self.log}")
+        raise DemoError(f"{self.name} is not ready after {START_TIMEOUT_S} s, see {self.log}")
 
     def __exit__(self, *_: object) -> None:
         self.stop()

@@ -106,9 +106,7 @@ def image(tmp_path):
 @pytest.fixture
 def web(image):
     """URL of a web server that has the image."""
-    handler = functools.partial(
-        http.server.SimpleHTTPRequestHandler, directory=image.path.parent
-    )
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=image.path.parent)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -176,9 +174,7 @@ def test_glanceclient_stages_imports_and_copies(glance, lyon, image):
 
 def test_glanceclient_imports_from_the_web(glance, image, web):
     one = glance.images.create(name="web", disk_format="raw", container_format="bare")
-    glance.images.image_import(
-        one.id, "web-download", uri=f"{web}/{image.path.name}", all_stores=True
-    )
+    glance.images.image_import(one.id, "web-download", uri=f"{web}/{image.path.name}", all_stores=True)
     shown = wait_for_stores(glance, one.id, "lyon,paris")
     assert (shown.checksum, shown.os_hash_value) == (image.md5, image.sha512)
     glance.images.delete(one.id)
@@ -228,9 +224,7 @@ def command(program, environment, *arguments):
     words = [BIN / program, *map(str, arguments)]
     # What is not a terminal is taken for the image's data.
     terminal, stdin = os.openpty()
-    done = subprocess.run(
-        words, env=cleared | environment, capture_output=True, text=True, stdin=stdin
-    )
+    done = subprocess.run(words, env=cleared | environment, capture_output=True, text=True, stdin=stdin)
     os.close(terminal)
     os.close(stdin)
     assert done.returncode == 0, done.stderr

@@ -88,9 +88,7 @@ def test_records(openstack, samples):
 
 def test_content_that_is_not_what_it_claims(openstack, samples):
     name = f"fake {uuid.uuid4()}"
-    errors = openstack(
-        "create", name, "--file", samples["raw"].path, "--disk-format", "qcow2", fails=True
-    )
+    errors = openstack("create", name, "--file", samples["raw"].path, "--disk-format", "qcow2", fails=True)
     assert "415" in errors or "match" in errors
     # The command deletes what it could not fill.
     assert "No Image found" in openstack("show", name, fails=True)

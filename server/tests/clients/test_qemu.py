@@ -27,9 +27,7 @@ def test_info(qemu_img, url, image):
 
 
 def test_compare(qemu_img, url, image, samples):
-    told = qemu_img(
-        "compare", "-f", image.disk_format, "-F", "raw", url, samples["raw"].path
-    )
+    told = qemu_img("compare", "-f", image.disk_format, "-F", "raw", url, samples["raw"].path)
     assert "Images are identical." in told
 
 

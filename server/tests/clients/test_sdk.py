@@ -42,9 +42,7 @@ def test_every_format_comes_back(images, image, tmp_path):
 
 
 def test_records(images):
-    one = images.create_image(
-        "sdk", disk_format="raw", container_format="bare", data=b"bytes", tags=["x"]
-    )
+    one = images.create_image("sdk", disk_format="raw", container_format="bare", data=b"bytes", tags=["x"])
     assert images.find_image("sdk").id == one.id
     images.update_image(one, name="renamed", min_ram=64, hw_disk_bus="virtio")
     images.add_tag(one, "y")

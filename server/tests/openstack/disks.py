@@ -59,7 +59,7 @@ def gpt():
 
 
 def iso():
-    """A file system of ISO 9660 whose primary volume descriptor leaves open how long it is, as the recorded one's did."""
+    """A file system of ISO 9660; as that of the record, it does not say how long it is."""
     disk = bytearray(40 * SECTOR)
     at = 16 * SECTOR
     disk[at : at + 7] = b"\x01CD001\x01"

@@ -1,5 +1,6 @@
 """Requests that mean harm: made from the paths and documents of the Image API, by a seeded generator."""
 
+import contextlib
 import json
 import socket
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ TEXTS = [
     "1e309",
     "NaN",
     "in:",
-    "in:a,\"b",
+    'in:a,"b',
     "gt:",
     "lt:9999-99-99T99:99:99Z",
     "x" * 300,
@@ -233,7 +234,9 @@ class Generator:
     def body(self, method, template):
         pick = self.random
         if pick.random() < 0.1:
-            return pick.choice((b"{", b"[" * 100_000, b'{"a":' * 50_000, b"\xff\xfe", b"null", b'"\\ud800"', b"\x00" * 40))
+            return pick.choice(
+                (b"{", b"[" * 100_000, b'{"a":' * 50_000, b"\xff\xfe", b"null", b'"\\ud800"', b"\x00" * 40)
+            )
         if method == "PATCH":
             document = [self.operation() for _ in range(pick.choice((1, 1, 2, 3, 200)))]
         elif template.endswith("/import"):
@@ -283,10 +286,9 @@ def send(address, request):
     ]
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogatepass")
     with socket.create_connection(address, timeout=60) as connection:
-        try:
+        # If it was refused before its end, the answer is there.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(head + request.body)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # It was refused before its end, and the answer is there.
         answer = b""
         try:
             while part := connection.recv(65_536):

@@ -34,7 +34,9 @@ def is_valid(document, schema, value):
 
 def check(document, operation, answer):
     """An answer is one that its operation has, and is as that says."""
-    told = f"{answer.request.method} {answer.url} {answer.request.body!r:.200}: {answer.status_code} {answer.text[:500]}"
+    told = (
+        f"{answer.request.method} {answer.url} {answer.request.body!r:.200}: {answer.status_code} {answer.text[:500]}"
+    )
     described = operation["responses"].get(str(answer.status_code))
     assert described is not None, told
     ((kind, content),) = described["content"].items()

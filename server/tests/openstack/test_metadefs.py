@@ -138,11 +138,13 @@ def test_answers_are_those_of_glance(keystone, glance, site):
 
 
 def test_every_site_has_them(keystone, sites):
-    paris, lyon = sites
+    _, lyon = sites
     here, there = (Cloud("Vitrail", site.url, keystone) for site in sites)
     status, _ = ask(here, "admin", "POST", "", WHOLE | {"namespace": "Everywhere"})
     assert status == 201
-    assert not any(image["name"] == "Everywhere" for image in here.request("admin", "GET", "/v2/images").json()["images"])
+    assert not any(
+        image["name"] == "Everywhere" for image in here.request("admin", "GET", "/v2/images").json()["images"]
+    )
 
     def seen(path, expected):
         wait(path, lambda: ask(there, "member", "GET", path, None)[0] == expected)

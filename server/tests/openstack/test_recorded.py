@@ -108,7 +108,7 @@ MEANT_ROLES = {}
 
 
 def recorded_roles():
-    """{operation: [answer of each column]}"""
+    """The answers of each column, by operation."""
     head, *rows = (RECORDED / "roles-33.txt").read_text().partition("\n\n")[2].splitlines()
     assert head.split() == list(COLUMNS)
     parsed = {}
@@ -147,7 +147,8 @@ def answers_of(cloud, name):
 def test_roles_are_worth_what_was_recorded(keystone, site):
     cloud = Cloud("Vitrail", site.url, keystone)
     recorded = recorded_roles()
-    assert len(recorded) == 91 and all(len(row) == len(COLUMNS) for row in recorded.values())
+    assert len(recorded) == 91
+    assert all(len(row) == len(COLUMNS) for row in recorded.values())
     differing = {}
     for name, expected in recorded.items():
         answers = answers_of(cloud, name)
