@@ -14,7 +14,9 @@ WHOLE = {
     "visibility": "public",
     "protected": False,
     "resource_type_associations": [{"name": "OS::Nova::Server", "prefix": "hw_"}],
-    "objects": [{"name": "Tuning", "properties": {"threads": {"title": "Threads", "type": "integer"}}}],
+    "objects": [
+        {"name": "Tuning", "required": ["threads"], "properties": {"threads": {"title": "Threads", "type": "integer"}}}
+    ],
     "properties": {"kind": {"title": "Kind", "type": "string", "enum": ["nginx", "apache"]}},
     "tags": [{"name": "web"}],
 }
@@ -70,6 +72,13 @@ STEPS = [
     ("admin", "PUT", "/Web/properties/port", PROPERTY | {"title": "TCP port"}),
     ("admin", "DELETE", "/Web/properties/port", None),
     ("admin", "DELETE", "/Web/properties/port", None),
+    # What a property is called where a type of resources has a prefix for it.
+    ("member", "GET", "/Web?resource_type=OS::Nova::Server", None),
+    ("member", "GET", "/Web?resource_type=nonesuch", None),
+    ("member", "GET", "/Web/properties/hw_kind?resource_type=OS::Nova::Server", None),
+    ("member", "GET", "/Web/properties/kind?resource_type=OS::Nova::Server", None),
+    ("member", "GET", "/Web/properties/hw_nonesuch?resource_type=OS::Nova::Server", None),
+    ("member", "GET", "/Web/properties/hw_kind?resource_type=nonesuch", None),
     ("member", "GET", "/Web/tags", None),
     ("member", "GET", "/Web/tags/web", None),
     ("member", "POST", "/Web/tags/blue", None),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hyper::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{checked, may, namespace_for, protected};
+use super::{checked, may, namespace_for, prefix, protected};
 use crate::auth::policy::{self, Action};
 use crate::catalogue::{Definition, Definitions, Item, Namespace, now_ms};
 use crate::glance::document::time;
@@ -255,6 +255,16 @@ pub(super) async fn one(
     match call.method {
         Method::GET if kind != Kind::ResourceTypes => {
             let found = namespace_for(&api.catalogue, &who, namespace, show)?;
+            let name = match prefix::asked(&call.query) {
+                Some(of) if kind == Kind::Properties => {
+                    let association = found.item(Definition::ResourceType, of);
+                    association.ok_or_else(|| Kind::ResourceTypes.missing(of, namespace))?;
+                    let prefix = prefix::of(&found, of);
+                    let own = prefix.and_then(|prefix| name.strip_prefix(prefix));
+                    own.ok_or_else(|| kind.missing(name, namespace))?
+                }
+                _ => name,
+            };
             let item = found.item(kind.definition(), name);
             let item = item.ok_or_else(|| kind.missing(name, namespace))?;
             Ok(json_answer(

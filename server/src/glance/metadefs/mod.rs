@@ -3,6 +3,7 @@
 mod check;
 mod items;
 mod namespaces;
+mod prefix;
 mod schema;
 
 use std::sync::Arc;

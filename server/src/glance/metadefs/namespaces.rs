@@ -7,7 +7,7 @@ use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::items::Kind;
-use super::{checked, may, namespace_for, no_namespace, protected};
+use super::{checked, may, namespace_for, no_namespace, prefix, protected};
 use crate::auth::policy::{self, Action};
 use crate::catalogue::{Definitions, Namespace, now_ms};
 use crate::glance::document::time;
@@ -142,10 +142,12 @@ pub(super) async fn create(call: Call) -> ApiResult<Response<Body>> {
 pub(super) fn show(call: &Call, name: &str) -> ApiResult<Response<Body>> {
     let (api, who) = (&call.api, &call.identity);
     let namespace = namespace_for(&api.catalogue, who, name, Action::GetMetadefNamespace)?;
-    Ok(json_answer(
-        StatusCode::OK,
-        &document(&namespace, &Kind::ALL),
-    ))
+    let mut shown = document(&namespace, &Kind::ALL);
+    let wanted = prefix::asked(&call.query);
+    if let Some(prefix) = wanted.and_then(|of| prefix::of(&namespace, of)) {
+        prefix::put(prefix, &mut shown);
+    }
+    Ok(json_answer(StatusCode::OK, &shown))
 }
 
 pub(super) async fn update(call: Call, name: &str) -> ApiResult<Response<Body>> {
