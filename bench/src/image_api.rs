@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use ureq::Agent;
+use ureq::http::request::Builder;
+use ureq::{Agent, AsSendBody};
 
 use crate::process::{Cost, Process, run};
 
@@ -15,6 +16,94 @@ const JSON_PATCH: &str = "application/openstack-images-v2.1-json-patch";
 
 /// Longest answer read as JSON. A list of 1,000 images is about 1 MiB.
 const JSON_LEN_MAX: u64 = 16 << 20;
+
+/// A request, whoever makes it.
+#[derive(Debug)]
+pub struct Request {
+    method: &'static str,
+    /// Begins with a slash.
+    pub path: String,
+    headers: Vec<(&'static str, String)>,
+    body: Option<Vec<u8>>,
+}
+
+impl Request {
+    /// One without a body.
+    pub fn bare(method: &'static str, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            headers: Vec::new(),
+            // What usually has a body says that it has none.
+            body: matches!(method, "PUT" | "POST" | "PATCH").then(Vec::new),
+        }
+    }
+
+    /// `GET`.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self::bare("GET", path)
+    }
+
+    /// `POST` of a document.
+    pub fn post(path: impl Into<String>, document: &Value) -> Self {
+        Self::json("POST", path, document)
+    }
+
+    /// One with a document.
+    pub fn json(method: &'static str, path: impl Into<String>, document: &Value) -> Self {
+        let body = document.to_string().into_bytes();
+        Self::with_body(method, path, "application/json", body)
+    }
+
+    /// `PATCH` with operations.
+    pub fn patch(path: impl Into<String>, operations: &Value) -> Self {
+        let body = operations.to_string().into_bytes();
+        Self::with_body("PATCH", path, JSON_PATCH, body)
+    }
+
+    /// One with the bytes of an image.
+    pub fn data(method: &'static str, path: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self::with_body(method, path, "application/octet-stream", bytes)
+    }
+
+    /// The same with one more header.
+    pub fn with_header(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    fn with_body(
+        method: &'static str,
+        path: impl Into<String>,
+        media_type: &str,
+        body: Vec<u8>,
+    ) -> Self {
+        let mut request = Self::bare(method, path).with_header("Content-Type", media_type.into());
+        request.body = Some(body);
+        request
+    }
+}
+
+/// What a server said.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status code.
+    pub status: u16,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    /// Its document.
+    pub fn json(&self) -> Result<Value> {
+        Ok(serde_json::from_slice(&self.body)?)
+    }
+
+    /// For an error message.
+    pub fn describe(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(500)]);
+        format!("{} {text}", self.status)
+    }
+}
 
 /// One server of the Image API.
 #[derive(Clone, Debug)]
@@ -46,6 +135,37 @@ impl ImageApi {
     pub fn get(&self, path: &str) -> Result<Value> {
         let response = self.agent.get(format!("{}{path}", self.url)).call();
         json_body(response).with_context(|| format!("GET {path}"))
+    }
+
+    /// Makes a request with a token, which may be empty for none; errors are answers like others.
+    pub fn ask(&self, request: &Request, token: &str) -> Result<Answer> {
+        let mut builder = Builder::new()
+            .method(request.method)
+            .uri(format!("{}{}", self.url, request.path));
+        if !token.is_empty() {
+            builder = builder.header("X-Auth-Token", token);
+        }
+        for (name, value) in &request.headers {
+            builder = builder.header(*name, value);
+        }
+        let response = match &request.body {
+            Some(body) => self.run(builder.body(body.as_slice())?),
+            None => self.run(builder.body(())?),
+        };
+        let response = response.with_context(|| format!("{} {}", request.method, request.path))?;
+        let status = response.status().as_u16();
+        let mut body = Vec::new();
+        let reader = response.into_body().into_reader();
+        reader.take(JSON_LEN_MAX).read_to_end(&mut body)?;
+        Ok(Answer { status, body })
+    }
+
+    fn run(
+        &self,
+        request: ureq::http::Request<impl AsSendBody>,
+    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        let request = self.agent.configure_request(request);
+        self.agent.run(request.http_status_as_error(false).build())
     }
 
     /// Makes an image record; the answer is the image document.

@@ -35,6 +35,8 @@ pub enum Unit {
     SecondsPerGb,
     /// Bytes per second.
     BytesPerSecond,
+    /// Requests per second.
+    PerSecond,
     /// A bare count.
     Count,
 }

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod chunks;
 pub mod corpus;
+mod cpu_clock;
 pub mod disk;
 pub mod floor;
 pub mod image_api;

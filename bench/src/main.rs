@@ -35,8 +35,8 @@ enum Command {
     },
     /// One site beside Glance, nginx, borg, restic and casync: ingest, disk space, serving
     Local(LocalOptions),
-    /// The Image API with a thousand images, beside Glance
-    Api(Options),
+    /// The Image API of a cloud with a Keystone and a thousand images, beside Glance on SQLite and on MariaDB
+    Api(api::ApiOptions),
     /// Chunker, index and manifest alone
     Micro(Options),
     /// What other sizes of chunks and frames would cost

@@ -2,8 +2,8 @@
 //!
 //! A measured process runs in a process group of its own. The group is killed when its handle is
 //! dropped and, through [`kill_all_on_interrupt`], when the experiment is interrupted, so no
-//! experiment leaves a server behind. Figures come from `/proc`, which keeps CPU time in ticks of
-//! 10 ms: measure over periods that are long beside that.
+//! experiment leaves a server behind. CPU time comes from the kernel's clock of each process; that of
+//! processes that have ended is in `/proc`, in ticks of 10 ms: measure them over periods that are long beside that.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
+
+use crate::cpu_clock;
 
 /// Process groups to kill when the experiment is interrupted.
 static GROUPS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
@@ -292,7 +294,8 @@ fn stat_ticks(pid: &str) -> io::Result<[u64; 4]> {
 }
 
 fn cpu_of(pid: u32) -> io::Result<Duration> {
-    Ok(ticks(stat_ticks(&pid.to_string())?.iter().sum()))
+    let [.., user, system] = stat_ticks(&pid.to_string())?;
+    Ok(cpu_clock::of(pid)? + ticks(user + system))
 }
 
 /// CPU time of this process's own children that were waited for.

@@ -15,14 +15,22 @@ pub const VITRAIL: &str = "vitrail";
 pub fn publish(journal: &Journal) -> Result<()> {
     let rows = rows(journal);
     print!("{}", plain_table(&rows));
+    let plots = plot::all(journal)?;
+    finish(journal, &markdown(journal, &rows, &plots))
+}
+
+/// [`publish`] with a table of the experiment's own, in Markdown, in place of the usual one and the plots.
+pub fn publish_table(journal: &Journal, table: &str) -> Result<()> {
+    print!("{table}");
+    let page = head(journal) + "All samples are in `raw.jsonl`.\n\n" + table + &tail(journal);
+    finish(journal, &page)
+}
+
+fn finish(journal: &Journal, page: &str) -> Result<()> {
     for (subject, reason) in &journal.missing {
         println!("missing: {subject}: {reason}");
     }
-    let plots = plot::all(journal)?;
-    fs::write(
-        journal.dir.join("REPORT.md"),
-        markdown(journal, &rows, &plots),
-    )?;
+    fs::write(journal.dir.join("REPORT.md"), page)?;
     eprintln!("written: {}", journal.dir.display());
     ensure!(
         !journal
@@ -190,6 +198,7 @@ pub fn format_value(value: f64, unit: Unit) -> String {
         Unit::BytesPerSecond => scaled(&[(1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s")]),
         Unit::Seconds => scaled(&[(1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")]),
         Unit::SecondsPerGb => scaled(&[(1.0, "s/GB"), (1e-3, "ms/GB")]),
+        Unit::PerSecond => format!("{value:.0}/s"),
         Unit::Count => format!("{value}"),
     }
 }
@@ -237,9 +246,9 @@ fn plain_table(rows: &[Row]) -> String {
     text
 }
 
-fn markdown(journal: &Journal, rows: &[Row], plots: &[String]) -> String {
+fn head(journal: &Journal) -> String {
     let machine = &journal.machine;
-    let mut page = format!(
+    format!(
         "# {}, {}\n\n    {}\n\n{}, {}, {}. Load when it began: {}.\n\n",
         journal.name,
         journal.started,
@@ -248,13 +257,27 @@ fn markdown(journal: &Journal, rows: &[Row], plots: &[String]) -> String {
         format_value(machine.memory as f64, Unit::Bytes),
         machine.system,
         machine.load,
-    );
+    )
+}
+
+fn markdown(journal: &Journal, rows: &[Row], plots: &[String]) -> String {
+    let mut page = head(journal);
     page += "The ratio is Vitrail's figure divided by the peer's. Figures are medians, with the range of the \
              repetitions in brackets. All samples are in `raw.jsonl`.\n\n";
     let table = [HEADER, ["---"; HEADER.len()]];
     for cells in table.into_iter().chain(rows.iter().map(Row::cells)) {
         page += &format!("| {} |\n", cells.join(" | "));
     }
+    let images: Vec<_> = plots
+        .iter()
+        .map(|file| format!("\n![{file}]({file})\n"))
+        .collect();
+    page + &tail(journal) + &images.concat()
+}
+
+/// What is missing, notes and versions.
+fn tail(journal: &Journal) -> String {
+    let mut page = String::new();
     let mut list = |title: &str, lines: Vec<String>| {
         if !lines.is_empty() {
             let lines: Vec<_> = lines.iter().map(|line| format!("- {line}\n")).collect();
@@ -265,11 +288,7 @@ fn markdown(journal: &Journal, rows: &[Row], plots: &[String]) -> String {
     list("Missing", journal.missing.iter().map(pair).collect());
     list("Notes", journal.notes.clone());
     list("Versions", journal.versions.iter().map(pair).collect());
-    let images: Vec<_> = plots
-        .iter()
-        .map(|file| format!("\n![{file}]({file})\n"))
-        .collect();
-    page + &images.concat()
+    page
 }
 
 #[cfg(test)]

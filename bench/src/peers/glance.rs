@@ -1,8 +1,8 @@
-//! Real Glance from PyPI: SQLite, file store, no Keystone, two processes of sixteen threads.
+//! Real Glance from PyPI: file store, two processes of sixteen threads, SQLite unless it is told otherwise.
 //!
-//! Everything but the authentication filter is as shipped: the pipeline is the package's own
+//! Everything is as shipped, but where there is no Keystone: then the pipeline is the package's own
 //! `keystone` flavour with `authtoken` replaced by a trusting filter, so policy and quota checks
-//! still run. Compared with a production Glance it is spared the token check and the proxy in front.
+//! still run. Compared with a production Glance it is spared the proxy in front.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::keystone::Keystone;
+use super::mariadb::MariaDb;
 use super::{Cache, Cost, Place, Store};
 use crate::disk;
 use crate::image_api::ImageApi;
@@ -19,6 +21,7 @@ use crate::process::{Process, run};
 /// What is installed. The OpenStack client is there for people who start Glance by hand.
 pub const PACKAGES: &[&str] = &[
     "glance==33.0.0",
+    "pymysql==1.1.3",
     "uwsgi==2.0.31",
     "python-openstackclient==10.5.0",
 ];
@@ -31,12 +34,14 @@ const TRUSTED_FILTER: &str = include_str!("glance/trusted.py");
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What of Glance is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Setup {
+#[derive(Debug, Clone, Copy)]
+pub enum Setup<'a> {
     /// Its defaults.
     AsShipped,
     /// And the cache of images on the API node, as most deployments with a remote store have it.
     ImageCache,
+    /// As part of a cloud: tokens of a Keystone, and a database server or SQLite.
+    Cloud(&'a Keystone, Option<&'a MariaDb>),
 }
 
 /// A running Glance, killed on drop.
@@ -55,7 +60,7 @@ impl Glance {
         dir: &Path,
         place: &Place,
         port: u16,
-        setup: Setup,
+        setup: Setup<'_>,
     ) -> Result<Self> {
         let venv = cache.venv("glance", PACKAGES)?;
         fs::create_dir_all(dir)?;
@@ -66,12 +71,22 @@ impl Glance {
         }
         let listen = format!("{}:{port}", place.listen());
         let flavor = match setup {
-            Setup::AsShipped => "keystone",
+            Setup::AsShipped | Setup::Cloud(..) => "keystone",
             Setup::ImageCache => "keystone+cachemanagement",
+        };
+        let database = match setup {
+            Setup::Cloud(_, Some(server)) => server.url("glance"),
+            _ => format!("sqlite:///{}", dir.join("glance.sqlite").display()),
+        };
+        let authtoken = match setup {
+            Setup::Cloud(keystone, _) => keystone.authtoken(),
+            _ => String::new(),
         };
         let fill = |template: &str| {
             template
                 .replace("@FLAVOR@", flavor)
+                .replace("@DATABASE@", &database)
+                .replace("@AUTHTOKEN@", &authtoken)
                 .replace("@DIR@", &dir.to_string_lossy())
                 .replace("@LISTEN@", &listen)
                 .replace("@PORT@", &port.to_string())
@@ -82,10 +97,11 @@ impl Glance {
         let shipped = venv.join("etc/glance/glance-api-paste.ini");
         let shipped =
             fs::read_to_string(&shipped).with_context(|| format!("read {}", shipped.display()))?;
-        fs::write(
-            etc.join("glance-api-paste.ini"),
-            trusting_pipeline(&shipped)?,
-        )?;
+        let pipeline = match setup {
+            Setup::Cloud(..) => shipped,
+            _ => trusting_pipeline(&shipped)?,
+        };
+        fs::write(etc.join("glance-api-paste.ini"), pipeline)?;
 
         run(
             "glance-manage db_sync",
@@ -106,9 +122,9 @@ impl Glance {
             &dir.join("glance.log"),
         )?;
         let url = format!("http://{}:{port}", place.reach());
-        let images = format!("{url}/v2/images");
+        let health = format!("{url}/healthcheck");
         process
-            .wait_ready(READY_TIMEOUT, || ureq::get(&images).call().is_ok())
+            .wait_ready(READY_TIMEOUT, || ureq::get(&health).call().is_ok())
             .with_context(|| format!("see {}", dir.join("glance.log").display()))?;
         Ok(Self {
             process,

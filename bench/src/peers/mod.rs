@@ -7,6 +7,8 @@
 pub mod borg;
 pub mod casync;
 pub mod glance;
+pub mod keystone;
+pub mod mariadb;
 pub mod nginx;
 pub mod restic;
 pub mod vitrail;

@@ -1,5 +1,6 @@
 //! The daemon under test, started like any of its peers.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::process::Process;
 /// A fresh or existing store opens within two seconds; the rest is for a busy machine.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running `vitraild` with one site and no Keystone, killed on drop.
+/// A running `vitraild` with one site, killed on drop.
 #[derive(Debug)]
 pub struct Vitrail {
     process: Process,
@@ -23,13 +24,26 @@ pub struct Vitrail {
 }
 
 impl Vitrail {
-    /// Starts `binary` on `data_dir` with both APIs on free loopback ports.
+    /// Starts `binary` on `data_dir` with both APIs on free loopback ports, and no Keystone.
     pub fn start(binary: &Path, data_dir: &Path) -> Result<Self> {
+        Self::spawn(Command::new(binary), data_dir)
+    }
+
+    /// The same with a configuration that says more than where its data and its ports are.
+    pub fn configured(binary: &Path, data_dir: &Path, config: &str) -> Result<Self> {
+        let file = data_dir.with_extension("toml");
+        fs::write(&file, config).with_context(|| format!("write {}", file.display()))?;
+        let mut command = Command::new(binary);
+        command.arg("--config").arg(file);
+        Self::spawn(command, data_dir)
+    }
+
+    fn spawn(mut command: Command, data_dir: &Path) -> Result<Self> {
         let (api_port, admin_port) = (free_port()?, free_port()?);
         let log = data_dir.with_extension("log");
         let mut process = Process::spawn(
             "vitraild",
-            Command::new(binary)
+            command
                 .arg("--data-dir")
                 .arg(data_dir)
                 .args(["--api-listen", &format!("127.0.0.1:{api_port}")])
