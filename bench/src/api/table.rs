@@ -122,7 +122,7 @@ fn summary(journal: &Journal) -> String {
         if let Some((gain, title)) = least {
             write!(
                 text,
-                " Lists and shows: at least {gain:.0} times the requests per CPU second (least: {title})."
+                " Lists and shows: at least {gain:.1} times the requests per CPU second (least: {title})."
             )
             .ok();
         }
