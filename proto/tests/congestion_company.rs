@@ -92,6 +92,18 @@ fn the_background_fills_an_empty_link() {
     assert!(goodput >= 0.90, "goodput {goodput}");
 }
 
+/// On a path that has become thin, two packets take longer than the queue that shows.
+#[test]
+fn the_background_fills_a_link_that_became_thin() {
+    let mut link = Link::new(5_000_000, ms(300));
+    link.rates.push((ms(4000), 1_250_000));
+    let end = ms(24_000);
+    let flow = Flow::new(background(1), ms(0), end);
+    let record = Network::new(link, 1).flow(flow).run(end).remove(0);
+    let goodput = record.goodput(ms(16_000), end) / 1.25e6;
+    assert!(goodput >= 0.80, "goodput {goodput}");
+}
+
 #[test]
 fn the_background_steps_aside_for_tcp_and_comes_back() {
     let cubic_until = ms(25_000);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::deference::{Deference, queue_shows};
-use super::delivery::bytes_in;
+use super::delivery::{bytes_in, time_of};
 use super::loss::{LossMeter, Verdict};
 use super::model::{Model, Round};
 use super::rival::{Observation, Rival};
@@ -34,6 +34,9 @@ const WINDOW_MAX: u64 = 64 << 20;
 /// shorter queue.
 const FEW_PACKETS: u64 = 16;
 const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
+
+/// With more, each may have waited for the next, which was acknowledged with it.
+const ACKED_TOGETHER: u64 = 2;
 
 /// Time for which the smallest round trip counts without being seen again. Background flows stand
 /// aside for as long as a queue lasts, and must not come to take it for the path.
@@ -601,7 +604,7 @@ impl Controller {
         let waited = if round.delivered < FEW_PACKETS * self.mtu {
             ACK_DELAY_MAX + min_rtt / 4
         } else {
-            Duration::ZERO
+            time_of(ACKED_TOGETHER * self.mtu, round.rate)
         };
         Some((rtt.saturating_sub(waited), min_rtt))
     }
