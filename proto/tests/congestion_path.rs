@@ -129,7 +129,7 @@ fn a_shallow_queue_is_enough() {
 
 #[test]
 fn a_policer_is_obeyed() {
-    for bucket in [32 << 10, 64 << 10] {
+    for bucket in [32 << 10, 64 << 10, 256 << 10] {
         let mut link = Link::new(100 * MBIT, ms(100));
         link.policer = Some((20 * MBIT, bucket));
         let record = run(link, 1, ms(20_000));

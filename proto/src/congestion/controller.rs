@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::deference::{Deference, queue_shows};
-use super::delivery::bytes_in;
+use super::delivery::{bytes_in, time_of};
 use super::loss::{LossMeter, Verdict};
 use super::model::{Model, Round};
-use super::rival::{Observation, Rival};
+use super::rival::{Observation, Rival, rival_shows};
 use super::{Class, Snapshot, State};
 
 /// Smallest size of a full packet that a path of QUIC carries (RFC 9000, 14).
@@ -34,6 +34,9 @@ const WINDOW_MAX: u64 = 64 << 20;
 /// shorter queue.
 const FEW_PACKETS: u64 = 16;
 const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
+
+/// With more, each may have waited for the next, which was acknowledged with it.
+const ACKED_TOGETHER: u64 = 2;
 
 /// Time for which the smallest round trip counts without being seen again. Background flows stand
 /// aside for as long as a queue lasts, and must not come to take it for the path.
@@ -79,7 +82,7 @@ const CRUISE_ROUNDS_STUBBORN: u32 = 100;
 const PROBE_BACKOFF_MAX: u32 = 3;
 
 /// Part of what got through in an overrun that is used until the next probe.
-const HEADROOM: f64 = 0.96;
+const HEADROOM: f64 = 0.98;
 
 /// What each round of a probe without overrun adds to the bound of the window.
 const BOUND_INCREASE: f64 = 1.15;
@@ -109,6 +112,8 @@ pub struct Controller {
     loss: LossMeter,
     /// Upper bound of the window after an overrun.
     bound: Option<u64>,
+    /// What it was before the last probe: what fitted then still fits when a probe goes too far.
+    bound_before: u64,
     /// The path marked packets in this round.
     marked: bool,
     probe_backoff: u32,
@@ -193,6 +198,7 @@ impl Controller {
             phase: STARTUP,
             loss: LossMeter::new(),
             bound: None,
+            bound_before: 0,
             marked: false,
             probe_backoff: 0,
             rival: Rival::default(),
@@ -268,14 +274,37 @@ impl Controller {
         self.loss.on_lost(bytes);
         if persistent {
             self.restart(now);
+        } else {
+            self.heed_losses(now);
         }
+    }
+
+    /// Where more is sent than is known to fit, losses are heeded at once: the rest of the round need not be lost as
+    /// well. A burst has other causes.
+    fn heed_losses(&mut self, now: Duration) {
+        let lost = self.model.lost_in_round();
+        let heeded = self.loss.is_excessive(self.window, lost, self.mtu)
+            && !self.model.lost_at_once()
+            && !self.rival.is_present();
+        if !heeded {
+            return;
+        }
+        self.phase = match self.phase {
+            Phase::Startup { .. } => Phase::Drain { rounds: 0 },
+            Phase::ProbeUp { .. } if self.bound.is_some() => {
+                self.back_off_probes();
+                Phase::ProbeDown { rounds: 0 }
+            }
+            _ => return,
+        };
+        self.set_window(now);
     }
 
     /// The path marked packets instead of dropping them (ECN): answered like an overrun, once per
     /// round.
     pub fn on_marked(&mut self, now: Duration) {
         if !std::mem::replace(&mut self.marked, true) {
-            self.on_overrun(1.0 - GAIN_DOWN);
+            self.on_overrun(1.0 - GAIN_DOWN, None);
             self.set_window(now);
         }
     }
@@ -330,16 +359,18 @@ impl Controller {
 
     fn end_round(&mut self, now: Duration, round: &Round) {
         self.marked = false;
-        if let (Some((_, rtt_max)), Some(min_rtt)) = (round.rtt, self.model.min_rtt.get()) {
+        if let (Some((rtt, _)), Some(min_rtt)) = (round.rtt, self.model.min_rtt.get()) {
             let seen = Observation {
-                rtt_max,
+                rtt,
                 min_rtt,
                 lost: round.lost > 0,
+                window: self.window,
                 steady: matches!(self.phase, Phase::Cruise { .. }),
             };
             self.rival.on_round(now, self.mtu, seen);
         }
-        let verdict = match self.loss.judge(self.mtu, !self.rival.is_present()) {
+        let (alone, burst) = (!self.rival.is_present(), round.lost_at_once());
+        let verdict = match self.loss.judge(self.mtu, alone, burst) {
             // What a round before has lost, as when the handshake's last packet is lost and all data
             // with it, says nothing once a round has gone well.
             Verdict::Overrun(_) if self.is_starting() && !self.is_excessive(round) => {
@@ -348,7 +379,14 @@ impl Controller {
             verdict => verdict,
         };
         match verdict {
-            Verdict::Overrun(share) => self.on_overrun(share),
+            Verdict::Overrun(_) if self.is_of_others(round) => {
+                let rtt = round.rtt.map_or(Duration::ZERO, |(rtt, _)| rtt);
+                self.rival
+                    .on_overflow_of_others(now, self.mtu, rtt, self.window);
+                self.bound = None;
+                self.phase = self.rest();
+            }
+            Verdict::Overrun(share) => self.on_overrun(share, Some(round)),
             Verdict::Indifferent => {
                 self.bound = None;
                 self.probe_backoff = 0;
@@ -375,22 +413,38 @@ impl Controller {
         }
     }
 
+    /// Whether a round saw a queue that our own window does not explain, so that its losses are a rival's doing.
+    fn is_of_others(&self, round: &Round) -> bool {
+        let (Some((rtt, _)), Some(min_rtt)) = (round.rtt, self.model.min_rtt.get()) else {
+            return false;
+        };
+        let knows_path = matches!(
+            self.phase,
+            Phase::Cruise { .. } | Phase::ProbeUp { .. } | Phase::ProbeDown { .. }
+        );
+        let ours = self.window as f64 / self.model.product().max(1) as f64;
+        knows_path
+            && !self.rival.is_present()
+            && rival_shows(rtt, min_rtt.mul_f64(ours.clamp(1.0, GAIN_STARTUP)))
+    }
+
     /// More was lost than the path loses anyway: bounds the window by what got through.
-    fn on_overrun(&mut self, share: f64) {
+    fn on_overrun(&mut self, share: f64, round: Option<&Round>) {
         if let Phase::Defer(deference) = &mut self.phase {
             deference.on_overrun();
             self.window = self.clamp((self.window as f64 * (1.0 - share)) as u64);
             return;
         }
-        let bound = if self.rival.is_stubborn() {
-            self.window as f64 * BOUND_DECREASE_STUBBORN
-        } else {
-            self.window as f64 * ((1.0 - share) * HEADROOM).max(BOUND_LEAST)
+        let bound = match round {
+            _ if self.rival.is_stubborn() => self.window as f64 * BOUND_DECREASE_STUBBORN,
+            Some(round) if !round.lost_at_once() => round.carried() as f64 * HEADROOM,
+            _ => self.window as f64 * ((1.0 - share) * HEADROOM).max(BOUND_LEAST),
         };
-        self.bound = Some(self.clamp(bound as u64));
+        let mut bound = (bound as u64).min(self.bound.unwrap_or(self.window));
         if matches!(self.phase, Phase::ProbeUp { .. } | Phase::ProbeDown { .. }) {
-            self.back_off_probes();
+            bound = bound.max(self.bound_before);
         }
+        self.bound = Some(self.clamp(bound));
     }
 
     fn raise_bound(&mut self, factor: f64) {
@@ -424,10 +478,13 @@ impl Controller {
             Phase::Cruise { rounds_left } => match rounds_left.checked_sub(1) {
                 Some(rounds_left) => Phase::Cruise { rounds_left },
                 None if self.rival.is_present() => Phase::ProbeDown { rounds: 0 },
-                None => Phase::ProbeUp {
-                    rounds: 0,
-                    rate_before: rate,
-                },
+                None => {
+                    self.bound_before = self.bound.unwrap_or(0);
+                    Phase::ProbeUp {
+                        rounds: 0,
+                        rate_before: rate,
+                    }
+                }
             },
             Phase::ProbeUp {
                 rounds,
@@ -504,7 +561,9 @@ impl Controller {
         let rate = self.model.rate();
         let bounded = self.bound.is_some();
         if overrun || bounded && self.is_excessive(round) {
-            self.back_off_probes();
+            if !round.lost_at_once() {
+                self.back_off_probes();
+            }
             return Phase::ProbeDown { rounds: 0 };
         }
         // The first round only fills the path; the second shows what came of it.
@@ -514,8 +573,10 @@ impl Controller {
                 rate_before,
             };
         }
-        self.probe_backoff = self.probe_backoff.saturating_sub(1);
         self.raise_bound(BOUND_INCREASE);
+        if self.bound.is_none() {
+            self.probe_backoff = 0;
+        }
         if bounded || rate as f64 >= rate_before as f64 * PROBE_GROWTH {
             Phase::ProbeUp {
                 rounds: 1,
@@ -601,7 +662,7 @@ impl Controller {
         let waited = if round.delivered < FEW_PACKETS * self.mtu {
             ACK_DELAY_MAX + min_rtt / 4
         } else {
-            Duration::ZERO
+            time_of(ACKED_TOGETHER * self.mtu, round.rate)
         };
         Some((rtt.saturating_sub(waited), min_rtt))
     }

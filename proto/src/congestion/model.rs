@@ -42,6 +42,8 @@ pub(super) struct Round {
     ends_at_delivered: u64,
     delivered_before: u64,
     lost_before: u64,
+    /// Most bytes that were declared lost at once.
+    largest_loss: u64,
     /// Smallest and largest round trip in it.
     pub(super) rtt: Option<(Duration, Duration)>,
     pub(super) app_limited: bool,
@@ -50,6 +52,18 @@ pub(super) struct Round {
     pub(super) rate: u64,
     /// Bytes declared lost; set when the round has ended.
     pub(super) lost: u64,
+}
+
+impl Round {
+    /// Whether most of what was lost was lost at once: such a burst has causes other than how much is sent.
+    pub(super) fn lost_at_once(&self) -> bool {
+        self.largest_loss > self.lost / 2
+    }
+
+    /// Bytes that got through in a round trip.
+    pub(super) fn carried(&self) -> u64 {
+        self.rtt.map_or(0, |(rtt, _)| bytes_in(self.rate, rtt))
+    }
 }
 
 impl Model {
@@ -116,6 +130,17 @@ impl Model {
 
     pub(super) fn on_lost(&mut self, bytes: u64) {
         self.lost = self.lost.saturating_add(bytes);
+        self.round.largest_loss = self.round.largest_loss.max(bytes);
+    }
+
+    /// Bytes declared lost in the round at hand.
+    pub(super) fn lost_in_round(&self) -> u64 {
+        self.lost - self.round.lost_before
+    }
+
+    /// Whether most of that was lost at once: such a burst has causes other than how much is sent.
+    pub(super) fn lost_at_once(&self) -> bool {
+        self.round.largest_loss > self.lost_in_round() / 2
     }
 
     /// Takes in a batch of acknowledgements. `filled` says that the window has been used up since
@@ -160,7 +185,7 @@ impl Model {
     fn end_round(&mut self, now: Duration, filled: bool) -> Round {
         let mut round = self.round;
         let delivered = self.delivery.delivered();
-        round.lost = self.lost - round.lost_before;
+        round.lost = self.lost_in_round();
         round.delivered = delivered - round.delivered_before;
         round.rate = rate_of(round.delivered, now.saturating_sub(round.started_at));
         self.round = Round::new(round.number + 1, now, delivered, self.lost);
@@ -192,6 +217,7 @@ impl Round {
             ends_at_delivered: delivered,
             delivered_before: delivered,
             lost_before: lost,
+            largest_loss: 0,
             rtt: None,
             app_limited: false,
             delivered: 0,

@@ -57,9 +57,12 @@ const STUBBORN_MAX: u32 = 3;
 /// What a round showed of the company.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Observation {
-    pub(super) rtt_max: Duration,
+    /// Smallest round trip of the round: others may have waited for their acknowledgement.
+    pub(super) rtt: Duration,
     pub(super) min_rtt: Duration,
     pub(super) lost: bool,
+    /// Bytes that the flow may have on the path.
+    pub(super) window: u64,
     /// The flow neither probed nor drained.
     pub(super) steady: bool,
 }
@@ -105,7 +108,7 @@ impl Rival {
             if rtt < min_rtt.mul_f64(LEFT) + QUEUE_MIN {
                 *self = Self::default();
             }
-        } else if rtt > min_rtt.mul_f64(ARRIVED) + QUEUE_MIN {
+        } else if rival_shows(rtt, min_rtt) {
             self.drains += 1;
             if self.drains >= ARRIVED_DRAINS {
                 self.company = Some(Company {
@@ -121,27 +124,51 @@ impl Rival {
         }
     }
 
+    /// The queue overflowed although our own window was too small for that: there is a rival, and we yield.
+    pub(super) fn on_overflow_of_others(
+        &mut self,
+        now: Duration,
+        mtu: u64,
+        rtt: Duration,
+        window: u64,
+    ) {
+        let mut company = Company {
+            cubic: Cubic::new(now, window, window),
+            rtt_full: rtt,
+            exploring: false,
+            overflow: None,
+            unanswered: 0,
+        };
+        company.on_overflow(now, mtu, rtt);
+        self.company = Some(company);
+    }
+
     /// Any round ended.
     pub(super) fn on_round(&mut self, now: Duration, mtu: u64, seen: Observation) {
         let Some(company) = &mut self.company else {
             return;
         };
-        company.rtt_full = company.rtt_full.max(seen.rtt_max);
+        company.rtt_full = company.rtt_full.max(seen.rtt);
         if let Some(overflow) = &mut company.overflow {
             overflow.rounds += 1;
             if overflow.rounds >= JUDGE_AFTER_ROUNDS && seen.steady {
-                company.judge(seen.rtt_max);
+                company.judge(now, seen);
             }
             return;
         }
-        let queue = seen.rtt_max.saturating_sub(seen.min_rtt);
+        let queue = seen.rtt.saturating_sub(seen.min_rtt);
         let full = company.rtt_full.saturating_sub(seen.min_rtt);
         if seen.lost && queue >= full.mul_f64(FULL_SHARE) {
-            company.on_overflow(now, mtu, seen.rtt_max);
+            company.on_overflow(now, mtu, seen.rtt);
         } else if company.exploring && seen.steady {
             company.explore(now, mtu);
         }
     }
+}
+
+/// Whether a round trip, with a queue of our own let out or allowed for in `expected`, is longer by a rival's queue.
+pub(super) fn rival_shows(rtt: Duration, expected: Duration) -> bool {
+    rtt > expected.mul_f64(ARRIVED) + QUEUE_MIN
 }
 
 /// The rival at hand.
@@ -189,7 +216,7 @@ impl Company {
         });
     }
 
-    fn judge(&mut self, rtt: Duration) {
+    fn judge(&mut self, now: Duration, seen: Observation) {
         let Some(overflow) = self.overflow.take() else {
             return;
         };
@@ -198,11 +225,16 @@ impl Company {
         } else {
             YIELDED_ALONE
         };
-        self.unanswered = if rtt < overflow.rtt.mul_f64(share) {
+        let was_stubborn = self.is_stubborn();
+        self.unanswered = if seen.rtt < overflow.rtt.mul_f64(share) {
             self.unanswered.saturating_sub(1)
         } else {
             (self.unanswered + 1).min(STUBBORN_MAX)
         };
+        if was_stubborn && !self.is_stubborn() {
+            // It has grown for as long as it was not used.
+            self.cubic = Cubic::new(now, seen.window, seen.window);
+        }
     }
 }
 

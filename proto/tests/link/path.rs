@@ -157,7 +157,8 @@ impl Path {
         }
         let (share, late) = self.link.reordering;
         if share > 0.0 && self.random.unit() < share {
-            return Some(arrival + late);
+            // Late in its turn: jitter that falls must not let it overtake those before it.
+            return Some(arrival.max(self.last_arrival) + late);
         }
         self.last_arrival = arrival.max(self.last_arrival);
         Some(self.last_arrival)
