@@ -64,7 +64,7 @@ impl Swarm {
         let number = *self.carrier.numbers.entry((from, to)).or_insert(next);
         if number == next {
             let rtt = self.network.rtt(from, to);
-            let ceiling = self.network.rate(from, to);
+            let ceiling = self.network.connection_rate(from, to);
             self.carrier.flows.push(Flow {
                 from,
                 to,

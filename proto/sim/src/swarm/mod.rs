@@ -33,7 +33,7 @@ const LINKS_MAX: usize = 256;
 /// Events of one instant.
 const BURST_MAX: usize = 10_000_000;
 /// Samples that are kept: when there are more, every second one is dropped.
-const SAMPLES_MAX: usize = 400;
+const SAMPLES_MAX: usize = 200;
 /// How often the first samples are taken.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
