@@ -1,6 +1,6 @@
 //! One workload in virtual time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -88,8 +88,11 @@ fn simulate(
         .map(|(pulled, pull)| result(pulled, &pull.site, &pull.image, timeout))
         .collect();
     let good = pulls.iter().all(|pull| pull.error.is_empty());
-    let distinct: BTreeSet<_> = plan.pulls.iter().map(|p| (&p.site, &p.image)).collect();
-    let payload = received as f64 / distinct.len() as f64;
+    // What has to come, each byte once: unlike a real receipt, a simulation can tell it from what came twice.
+    let base = plan.base.as_deref().map(|base| numbers[base]);
+    let copies = plan.pulls.iter().map(|pull| numbers[pull.image.as_str()]);
+    let copies = copies.map(|image| swarm.copy_bytes(image, base) as f64);
+    let payload = copies.sum::<f64>() / plan.pulls.len() as f64;
     let at_once = plan.images.len() == 1 && plan.pulls.iter().all(|pull| pull.at.is_zero());
     let least = if network.sites.len() <= FLOW_SITES_MAX {
         let rates = Rates::wanted(network);
