@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use vitrail_bench::local::{LocalOptions, Options};
 use vitrail_bench::peers::glance::{Glance, Setup};
 use vitrail_bench::peers::{Cache, Place};
-use vitrail_bench::scenario::{self, ReportOptions, RunOptions};
+use vitrail_bench::scenario::{self, ReportOptions, RunOptions, SimulateOptions};
 use vitrail_bench::wan::cli::{self as wan, WanCommand};
 use vitrail_bench::{api, chunks, corpus, local, mesh, micro, process, transport};
 
@@ -56,6 +56,8 @@ enum Command {
     Transport(transport::Options),
     /// Run a scenario: real systems beside each other on an emulated wide-area network
     Run(RunOptions),
+    /// Run a scenario in virtual time, with Vitrail's planner at every site, for up to 1,000 sites
+    Simulate(SimulateOptions),
     /// Draw the report of a run again
     Report(ReportOptions),
     /// Put two results of scenarios side by side
@@ -64,6 +66,9 @@ enum Command {
         a: PathBuf,
         /// Directory of the second result
         b: PathBuf,
+        /// Fail when a ratio is farther from 1 than this many percent
+        #[arg(long, value_name = "PERCENT")]
+        within: Option<f64>,
     },
     /// Emulate a wide-area network of namespaces
     #[command(subcommand)]
@@ -91,8 +96,11 @@ fn main() -> Result<ExitCode> {
         Command::Mesh(options) => mesh::run(&options)?,
         Command::Transport(options) => transport::run(&options)?,
         Command::Run(options) => return scenario::run(&options, Cache::open(cli.cache)?),
+        Command::Simulate(options) => {
+            return scenario::simulate(&options, &Cache::open(cli.cache)?);
+        }
         Command::Report(options) => scenario::report(&options)?,
-        Command::Compare { a, b } => scenario::compare(&a, &b)?,
+        Command::Compare { a, b, within } => return scenario::compare(&a, &b, within),
         Command::Wan(command) => return wan::run(command),
     }
     Ok(ExitCode::SUCCESS)

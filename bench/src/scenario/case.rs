@@ -60,23 +60,7 @@ pub(super) fn run(
 }
 
 fn empty(task: Task<'_>) -> Case {
-    Case {
-        workload: task.workload.name.clone(),
-        system: task.kind.name.to_owned(),
-        repetition: task.repetition,
-        failure: String::new(),
-        seconds: 0.0,
-        pulls: Vec::new(),
-        bound: None,
-        received_bytes: 0,
-        wan_bytes: 0,
-        payload_bytes: None,
-        links: Vec::new(),
-        samples: Vec::new(),
-        late_p99_us: 0.0,
-        commands: Vec::new(),
-        facts: Value::Null,
-    }
+    Case::new(&task.workload.name, task.kind.name, task.repetition)
 }
 
 fn measure(

@@ -1,6 +1,7 @@
 //! Two results side by side.
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 
@@ -9,10 +10,11 @@ use super::log::Results;
 use super::report::summary::{Row, groups};
 use super::report::table::Table;
 use crate::journal::Unit;
-use crate::report::format_value;
+use crate::report::{format_value, quantile};
 
-/// Prints, for each workload and system that both have, the second result's figures divided by the first's.
-pub fn run(a: &Path, b: &Path) -> Result<()> {
+/// Prints, for each workload and system that both have, the second result's figures divided by the first's. Fails when one
+/// of the ratios is farther from 1 than `within` percent.
+pub fn run(a: &Path, b: &Path, within: Option<f64>) -> Result<ExitCode> {
     let results = [Results::read(a)?, Results::read(b)?];
     let scenarios = [
         Scenario::of_run(&results[0].run)?,
@@ -20,8 +22,9 @@ pub fn run(a: &Path, b: &Path) -> Result<()> {
     ];
     for (name, result) in [("A", &results[0]), ("B", &results[1])] {
         let run = &result.run;
+        let simulated = if run.simulated { ", simulated" } else { "" };
         println!(
-            "{name}: {} of {}, {}",
+            "{name}: {} of {}, {}{simulated}",
             run.name, run.started, run.machine.cpu
         );
         for (of, version) in &result.versions {
@@ -32,7 +35,7 @@ pub fn run(a: &Path, b: &Path) -> Result<()> {
         println!("The scenarios differ: compare with care.");
     }
     let [first, second] = [0, 1].map(|index: usize| groups(&scenarios[index], &results[index]));
-    let mut rows = Vec::new();
+    let (mut rows, mut far) = (Vec::new(), 0);
     for group in &first {
         let name = &group.workload.name;
         let Some(other) = second.iter().find(|other| other.workload.name == *name) else {
@@ -40,7 +43,10 @@ pub fn run(a: &Path, b: &Path) -> Result<()> {
         };
         for a in &group.rows {
             if let Some(b) = other.row(&a.system) {
-                rows.push(row(name, group.is_storm(), a, b));
+                let ratios = ratios(group.is_storm(), a, b);
+                let is_near = |ratio: f64| within.is_none_or(|w| (ratio - 1.0).abs() * 100.0 <= w);
+                far += ratios.iter().filter(|ratio| !is_near(**ratio)).count();
+                rows.push(row(name, group.is_storm(), a, b, ratios));
             }
         }
     }
@@ -50,6 +56,7 @@ pub fn run(a: &Path, b: &Path) -> Result<()> {
     );
     let header = vec![
         "time B/A",
+        "pulls B/A",
         "bytes B/A",
         "workload",
         "system",
@@ -59,16 +66,32 @@ pub fn run(a: &Path, b: &Path) -> Result<()> {
         "bytes B",
     ];
     print!("\n{}", Table { header, rows }.plain());
-    Ok(())
+    if let Some(within) = within {
+        println!("{far} ratios are farther than {within} % from 1");
+    }
+    Ok(ExitCode::from(u8::from(far > 0)))
 }
 
-fn row(workload: &str, storm: bool, a: &Row<'_>, b: &Row<'_>) -> Vec<String> {
-    let quantile = if storm { 0.95 } else { 0.5 };
-    let time = |row: &Row<'_>| row.seconds(storm, quantile);
-    let ratio = |a: f64, b: f64| {
-        let good = a.is_finite() && b.is_finite();
-        if good {
-            format!("{:.3}", b / a)
+/// What stands for the time of all repetitions.
+fn time(storm: bool, row: &Row<'_>) -> f64 {
+    row.seconds(storm, if storm { 0.95 } else { 0.5 })
+}
+
+/// Of the time, the median pull, and the bytes.
+fn ratios(storm: bool, a: &Row<'_>, b: &Row<'_>) -> [f64; 3] {
+    let pull = |row: &Row<'_>| quantile(&row.pull_seconds(), 0.5);
+    [
+        time(storm, b) / time(storm, a),
+        pull(b) / pull(a),
+        b.received() / a.received(),
+    ]
+}
+
+fn row(workload: &str, storm: bool, a: &Row<'_>, b: &Row<'_>, ratios: [f64; 3]) -> Vec<String> {
+    let time = |row: &Row<'_>| time(storm, row);
+    let ratio = |ratio: f64| {
+        if ratio.is_finite() {
+            format!("{ratio:.3}")
         } else {
             "–".to_owned()
         }
@@ -78,8 +101,9 @@ fn row(workload: &str, storm: bool, a: &Row<'_>, b: &Row<'_>) -> Vec<String> {
         format!("{}{failed}", format_value(value, unit))
     };
     vec![
-        ratio(time(a), time(b)),
-        ratio(a.received(), b.received()),
+        ratio(ratios[0]),
+        ratio(ratios[1]),
+        ratio(ratios[2]),
         workload.to_owned(),
         a.system.clone(),
         mark(a, time(a), Unit::Seconds),

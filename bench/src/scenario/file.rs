@@ -405,6 +405,17 @@ impl Scenario {
         Ok(())
     }
 
+    /// Leaves out all workloads but these; none of them means all.
+    pub(super) fn keep_workloads(&mut self, names: &[String]) -> Result<()> {
+        for name in names {
+            let known = self.workloads.iter().any(|w| w.name == *name);
+            ensure!(known, "no workload is called {name}");
+        }
+        self.workloads
+            .retain(|w| names.is_empty() || names.contains(&w.name));
+        Ok(())
+    }
+
     /// Where the images of the corpus that this needs are named.
     pub(super) fn corpus_images(&self) -> Vec<String> {
         let mut names: Vec<_> = self.images.values().map(|spec| spec.from.clone()).collect();

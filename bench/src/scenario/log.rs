@@ -43,6 +43,9 @@ pub(super) struct Run {
     pub(super) seed: u64,
     /// Whether only the file's quick part was run.
     pub(super) quick: bool,
+    /// Whether it was simulated in virtual time.
+    #[serde(default)]
+    pub(super) simulated: bool,
     /// The scenario and the topology that it names.
     pub(super) texts: Vec<String>,
 }
@@ -232,7 +235,8 @@ impl Log {
         let file = File::options().append(true).open(&path)?;
         file.set_len(whole as u64)?;
         let results = Results::read(dir)?;
-        let is_same = results.run.texts == run.texts && results.run.quick == run.quick;
+        let kind = |run: &Run| (run.quick, run.simulated);
+        let is_same = results.run.texts == run.texts && kind(&results.run) == kind(run);
         ensure!(is_same, "{} is of another scenario", dir.display());
         Ok(Self {
             dir: dir.to_owned(),
@@ -287,6 +291,34 @@ impl Log {
     }
 }
 
+impl Case {
+    /// Whether it has figures, and every pull ended well.
+    pub(super) fn is_good(&self) -> bool {
+        self.failure.is_empty() && self.pulls.iter().all(|pull| pull.error.is_empty())
+    }
+
+    /// One that has no figures yet.
+    pub(super) fn new(workload: &str, system: &str, repetition: u32) -> Self {
+        Self {
+            workload: workload.to_owned(),
+            system: system.to_owned(),
+            repetition,
+            failure: String::new(),
+            seconds: 0.0,
+            pulls: Vec::new(),
+            bound: None,
+            received_bytes: 0,
+            wan_bytes: 0,
+            payload_bytes: None,
+            links: Vec::new(),
+            samples: Vec::new(),
+            late_p99_us: 0.0,
+            commands: Vec::new(),
+            facts: Value::Null,
+        }
+    }
+}
+
 /// Records to test with.
 #[cfg(test)]
 pub(super) mod samples {
@@ -300,27 +332,15 @@ pub(super) mod samples {
             machine: Machine::here(),
             seed: 1,
             quick: false,
+            simulated: false,
             texts: vec![text.into()],
         }
     }
 
     pub(in crate::scenario) fn case(system: &str, failure: &str) -> Case {
         Case {
-            workload: "cold".into(),
-            system: system.into(),
-            repetition: 0,
             failure: failure.into(),
-            seconds: 0.0,
-            pulls: Vec::new(),
-            bound: None,
-            received_bytes: 0,
-            wan_bytes: 0,
-            payload_bytes: None,
-            links: Vec::new(),
-            samples: Vec::new(),
-            late_p99_us: 0.0,
-            commands: Vec::new(),
-            facts: Value::Null,
+            ..Case::new("cold", system, 0)
         }
     }
 }

@@ -17,6 +17,7 @@ mod progress;
 mod rates;
 mod report;
 mod schedule;
+mod simulate;
 mod systems;
 
 use std::fs;
@@ -42,6 +43,7 @@ use systems::{Kind, Setting};
 
 pub use compare::run as compare;
 pub use report::{ReportOptions, run as report};
+pub use simulate::{SimulateOptions, run as simulate};
 
 /// How long each probe of the self-check lasts.
 const PROBE_TIME: Duration = Duration::from_secs(1);
@@ -90,14 +92,7 @@ pub fn run(options: &RunOptions, cache: Cache) -> Result<ExitCode> {
         scenario.systems.clone_from(&options.systems);
     }
     let kinds = kinds(&scenario)?;
-    if !options.workloads.is_empty() {
-        for name in &options.workloads {
-            let known = scenario.workloads.iter().any(|w| w.name == *name);
-            ensure!(known, "no workload is called {name}");
-        }
-        let wanted = &options.workloads;
-        scenario.workloads.retain(|w| wanted.contains(&w.name));
-    }
+    scenario.keep_workloads(&options.workloads)?;
     let programs = match &options.programs {
         Some(dir) => dir.canonicalize()?,
         None => {
@@ -130,12 +125,16 @@ pub fn run(options: &RunOptions, cache: Cache) -> Result<ExitCode> {
     )?;
     report::publish(&log.dir, &log.results)?;
     let ours = |case: &&Case| case.system == VITRAIL;
-    let failed = |case: &Case| {
-        !case.failure.is_empty() || case.pulls.iter().any(|pull| !pull.error.is_empty())
-    };
     let missing = log.results.missing.iter().any(|(name, _)| name == VITRAIL);
     Ok(
-        if missing || log.results.cases.iter().filter(ours).any(failed) {
+        if missing
+            || log
+                .results
+                .cases
+                .iter()
+                .filter(ours)
+                .any(|case| !case.is_good())
+        {
             eprintln!("Vitrail itself failed, see above");
             ExitCode::FAILURE
         } else {
@@ -161,16 +160,7 @@ fn kinds(scenario: &Scenario) -> Result<Vec<Kind>> {
 }
 
 fn open_log(options: &RunOptions, scenario: &Scenario) -> Result<Log> {
-    let started = jiff::Timestamp::now();
-    let run = Run {
-        name: scenario.name.clone(),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
-        started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        machine: Machine::here(),
-        seed: scenario.seed,
-        quick: options.quick,
-        texts: scenario.texts.clone(),
-    };
+    let run = this_run(scenario, options.quick, false);
     let results = Path::new(RESULTS);
     if options.resume {
         let dir = match &options.out {
@@ -180,16 +170,37 @@ fn open_log(options: &RunOptions, scenario: &Scenario) -> Result<Log> {
         eprintln!("going on in {}", dir.display());
         return Log::resume(&dir, &run);
     }
-    if let Some(dir) = &options.out {
+    begin_log(options.out.as_deref(), run, &scenario.name)
+}
+
+/// What this command does, now.
+fn this_run(scenario: &Scenario, quick: bool, simulated: bool) -> Run {
+    Run {
+        name: scenario.name.clone(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        started: jiff::Timestamp::now()
+            .strftime("%Y-%m-%dT%H:%M:%SZ")
+            .to_string(),
+        machine: Machine::here(),
+        seed: scenario.seed,
+        quick,
+        simulated,
+        texts: scenario.texts.clone(),
+    }
+}
+
+/// Begins a record in `out`, or in a new directory that is called after the day and `name`.
+fn begin_log(out: Option<&Path>, run: Run, name: &str) -> Result<Log> {
+    if let Some(dir) = out {
         return Log::begin(dir, run);
     }
-    let day = started.strftime("%Y-%m-%d").to_string();
+    let day = run.started.split('T').next().unwrap_or_default();
     let name = |number: u32| match number {
-        1 => format!("{day}-{}", scenario.name),
-        _ => format!("{day}-{}-{number}", scenario.name),
+        1 => format!("{day}-{name}"),
+        _ => format!("{day}-{name}-{number}"),
     };
     let dir = (1..1_000)
-        .map(|number| results.join(name(number)))
+        .map(|number| Path::new(RESULTS).join(name(number)))
         .find(|dir| !dir.exists())
         .context("a thousand runs of today")?;
     Log::begin(&dir, run)
@@ -203,6 +214,7 @@ fn newest(results: &Path, name: &str) -> Result<PathBuf> {
         let dir = entry?.path();
         if let Ok(found) = log::Results::read(&dir)
             && found.run.name == name
+            && !found.run.simulated
         {
             runs.push((found.run.started, dir));
         }

@@ -11,7 +11,7 @@ use super::driver::Driver;
 use super::event::Event;
 use super::fabric::Fabric;
 use super::netns::{self, Namespace, Reaper};
-use super::network::{Network, NetworkError, SiteId};
+use super::network::{ADDRESSES_MAX, Network, NetworkError, SiteId};
 use super::sys;
 use super::topology::Topology;
 
@@ -93,6 +93,9 @@ impl Emulator {
     pub fn start(topology: &Topology) -> Result<Self, Error> {
         Self::available()?;
         let network = topology.resolve()?;
+        if network.sites.len() > ADDRESSES_MAX {
+            return Err(NetworkError::NoAddresses(network.sites.len()).into());
+        }
         netns::clean_stale()?;
         let names = netns::names(network.sites.iter().map(|site| site.name.as_str()))?;
         let reaper = Reaper::start(&names)?;

@@ -39,7 +39,8 @@ pub use event::{Event, TimedEvent};
 pub use fabric::Fabric;
 pub use netns::clean_stale;
 pub use network::{
-    Link, Loss, Network, NetworkError, PolicerConfig, PortConfig, SITES_MAX, Site, SiteId,
+    ADDRESSES_MAX, Link, Loss, Network, NetworkError, PolicerConfig, PortConfig, SITES_MAX, Site,
+    SiteId,
 };
 pub use port::Packet;
 pub use topology::{LinkSpec, Matrix, PairSpec, PolicerSpec, SiteSpec, Topology, TopologyError};

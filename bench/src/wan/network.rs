@@ -12,8 +12,11 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
-/// Sites have the addresses 10.77.N.1 with N from 1 to this.
-pub const SITES_MAX: usize = 190;
+/// Most sites of a network. Its memory grows with their square, about 100 MB at this.
+pub const SITES_MAX: usize = 1_024;
+
+/// Sites of an emulated network have the addresses 10.77.N.1 with N from 1 to this.
+pub const ADDRESSES_MAX: usize = 190;
 
 /// Index of a site in [`Network::sites`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +31,7 @@ impl SiteId {
     /// The site that `addr` belongs to, whether it exists or not.
     pub fn of_addr(addr: Ipv4Addr) -> Option<Self> {
         match addr.octets() {
-            [10, 77, net, _] if (1..=SITES_MAX).contains(&usize::from(net)) => {
+            [10, 77, net, _] if (1..=ADDRESSES_MAX).contains(&usize::from(net)) => {
                 Some(Self(usize::from(net) - 1))
             }
             _ => None,
@@ -118,6 +121,9 @@ pub enum NetworkError {
     /// Less than two or more than [`SITES_MAX`] sites.
     #[error("{0} sites; there must be 2 to {SITES_MAX}")]
     SiteCount(usize),
+    /// More than [`ADDRESSES_MAX`] sites in a network that is to be emulated.
+    #[error("{0} sites; the emulator has addresses for {ADDRESSES_MAX}")]
+    NoAddresses(usize),
     /// A name that is empty, longer than 32, or has other characters than a-z, 0-9 and `-`.
     #[error("bad site name {0:?}: 1 to 32 lower-case letters, digits and hyphens")]
     SiteName(String),

@@ -631,7 +631,8 @@ impl Controller {
     fn step_probe_rtt(&mut self, now: Duration, until: Option<Duration>, rtt: Option<Duration>) {
         let Some(until) = until else {
             if self.in_flight <= self.target(GAIN_PROBE_RTT) {
-                let hold = PROBE_RTT_TIME.max(self.model.min_rtt.get().unwrap_or_default());
+                // Until then, acknowledgements are for packets that saw the queue of before.
+                let hold = PROBE_RTT_TIME.max(self.model.latest_rtt().unwrap_or_default());
                 self.phase = Phase::ProbeRtt {
                     until: Some(now.saturating_add(hold)),
                     rtt: None,

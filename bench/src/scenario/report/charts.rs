@@ -232,11 +232,14 @@ fn receive_rates(case: &Case, is_receiver: &[bool]) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// Bytes of each link: rows send, columns receive. `None` when there are only two sites.
+/// The most sites whose matrix can be read.
+const MATRIX_MAX: usize = 64;
+
+/// Bytes of each link: rows send, columns receive. `None` when there are only two sites, or too many.
 pub(super) fn links(scenario: &Scenario, case: &Case) -> Option<String> {
     let network = scenario.topology.resolve().ok()?;
     let names: Vec<&str> = network.sites.iter().map(|s| s.name.as_str()).collect();
-    if names.len() < 3 {
+    if !(3..=MATRIX_MAX).contains(&names.len()) {
         return None;
     }
     let cell = if names.len() > 10 { 17.0 } else { 34.0 };

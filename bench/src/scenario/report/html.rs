@@ -25,7 +25,7 @@ pub(super) fn page(scenario: &Scenario, results: &Results, groups: &[Group<'_>])
         let (system, reason) = (escape(system), escape(reason));
         body += &format!("<p class=\"warning\"><b>{system}</b> is missing: {reason}</p>");
     }
-    body += &format!("<p>{}</p>", escape(explanation()));
+    body += &format!("<p>{}</p>", escape(explanation(results)));
     for group in groups {
         body += &section(scenario, group);
     }

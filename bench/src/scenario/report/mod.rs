@@ -52,7 +52,14 @@ pub(super) fn publish(dir: &Path, results: &Results) -> Result<()> {
 }
 
 /// How to read the figures.
-fn explanation() -> &'static str {
+fn explanation(results: &Results) -> &'static str {
+    if results.run.simulated {
+        return "Simulated in virtual time: every site runs the product's planner, links are shared max-min fairly, and real \
+                images are cut by the product's chunker. Nothing is lost or late, and processors and disks take no time. \
+                The bound is the least time that the topology's links allow for the bytes that have to come. WAN bytes \
+                are payload ÷ 0.96; copies are these bytes divided by those of one copy for each receiver.";
+    }
+
     "Ratios are Vitrail's figure divided by the other system's: below 1, Vitrail takes less. Of several repetitions the median \
      counts; in storms ratios compare the 95th percentile. The bound is the least time that the measured links allow for the \
      bytes that the system has to bring. WAN bytes are IP packets at the interfaces of the receivers, headers and \
@@ -70,6 +77,9 @@ fn about(results: &Results) -> Vec<String> {
             machine.cpu, machine.system, machine.load
         ),
     ];
+    if run.simulated {
+        return lines;
+    }
     let late = results
         .cases
         .iter()
@@ -99,7 +109,7 @@ fn markdown(results: &Results, groups: &[Group<'_>]) -> String {
     }
     page += &format!(
         "{}\n\nPlots are in `report.html`, all samples in `raw.jsonl`.\n",
-        explanation()
+        explanation(results)
     );
     for (system, reason) in &results.missing {
         page += &format!("\n**Missing: {system}**: {reason}\n");

@@ -59,7 +59,7 @@ fn preseed(receivers: usize) {
     let bytes = swarm.copy_bytes(image, None);
     let started = Instant::now();
     let report = swarm.run(END);
-    let bound = network.bound(0, &all, bytes);
+    let bound = bytes as f64 / network.rate_most(&[0], &all);
     let mut times: Vec<f64> = report
         .pulls
         .iter()

@@ -1,11 +1,13 @@
 //! Connections: what they carry, how fast, and whose turn it is.
 //!
-//! There is one for each sender and receiver. The sessions of several pulls take turns on it, a message each. Its rate is
-//! its share of the links; at first it is held back by the window of a new connection, which doubles every round trip.
+//! There is one for each sender and receiver. All streams with something to send share it evenly, but for those that go
+//! first. Its rate is its share of the links; at first it is held back by the window of a new connection, which doubles
+//! every round trip.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::holder::FIRST;
 use super::share::{Demand, share};
 use super::{Event, Swarm};
 
@@ -37,15 +39,57 @@ struct Flow {
     widening: bool,
     /// What it uses.
     rate: f64,
-    /// What is left of the message in hand, as of `since`.
-    left: f64,
+    /// Messages that are being sent, one of each stream that has any, as of `since`.
+    in_hand: Vec<InHand>,
     since: Duration,
-    in_hand: Option<(u64, Event)>,
-    /// Of the end of the message in hand; an older one is void.
+    /// Of the end of the next of them; an older one is void.
     stamp: u64,
-    /// Sessions with something to send.
-    turns: VecDeque<usize>,
     carried: u64,
+}
+
+struct InHand {
+    session: usize,
+    stream: usize,
+    bytes: u64,
+    left: f64,
+    event: Event,
+}
+
+/// What rounding leaves of a message that has been sent.
+const NOTHING: f64 = 1e-3;
+
+impl Flow {
+    /// Streams that share the rate: those that go first, if there are any.
+    fn served(&self) -> (bool, usize) {
+        let first = self.in_hand.iter().filter(|m| m.stream == FIRST).count();
+        (
+            first > 0,
+            if first > 0 { first } else { self.in_hand.len() },
+        )
+    }
+
+    /// Takes off what has been sent until now.
+    fn settle(&mut self, now: Duration) {
+        let time = now.saturating_sub(self.since).as_secs_f64();
+        self.since = now;
+        let (first, count) = self.served();
+        for message in &mut self.in_hand {
+            if !first || message.stream == FIRST {
+                message.left -= self.rate * time / count as f64;
+            }
+        }
+    }
+
+    /// How long the next message takes; none while nothing moves.
+    fn next_end(&self) -> Option<Duration> {
+        let (first, count) = self.served();
+        let served = self.in_hand.iter();
+        let served = served.filter(|message| !first || message.stream == FIRST);
+        let least = served.map(|message| message.left).min_by(f64::total_cmp)?;
+        let seconds = least.max(0.0) * count as f64 / self.rate;
+        // Rounded up, or nothing would have been sent in a time of nothing.
+        (self.rate > 0.0).then(|| Duration::from_secs_f64(seconds) + Duration::from_nanos(1))
+    }
 }
 
 impl Carrier {
@@ -64,7 +108,7 @@ impl Swarm {
         let number = *self.carrier.numbers.entry((from, to)).or_insert(next);
         if number == next {
             let rtt = self.network.rtt(from, to);
-            let ceiling = self.network.rate(from, to);
+            let ceiling = self.network.connection_rate(from, to);
             self.carrier.flows.push(Flow {
                 from,
                 to,
@@ -74,82 +118,87 @@ impl Swarm {
                 ceiling,
                 widening: false,
                 rate: 0.0,
-                left: 0.0,
+                in_hand: Vec::new(),
                 since: self.now,
-                in_hand: None,
                 stamp: 0,
-                turns: VecDeque::new(),
                 carried: 0,
             });
         }
         number
     }
 
-    /// A session has something to send.
-    pub(super) fn take_turn(&mut self, session: usize) {
-        if std::mem::replace(&mut self.sessions[session].in_turn, true) {
-            return;
-        }
-        let flow = self.sessions[session].flow;
-        self.carrier.flows[flow].turns.push_back(session);
-        if self.carrier.flows[flow].in_hand.is_none() {
-            self.send_next(flow);
+    /// A stream of a session has something to send.
+    pub(super) fn begin_sending(&mut self, session: usize, stream: usize) {
+        let number = self.sessions[session].flow;
+        self.carrier.flows[number].settle(self.now);
+        if self.take_in_hand(session, stream) {
+            self.go_on(number);
         }
     }
 
-    /// What was in hand has left.
+    /// What was in hand, or a part of it, has left.
     pub(super) fn sent(&mut self, number: usize, stamp: u64) {
         let flow = &mut self.carrier.flows[number];
         if flow.stamp != stamp {
             return;
         }
-        if let Some((bytes, event)) = flow.in_hand.take() {
-            flow.carried += bytes;
-            let delay = flow.delay;
-            self.after(delay, event);
+        flow.settle(self.now);
+        let delay = flow.delay;
+        let is_sent = |message: &mut InHand| message.left <= NOTHING;
+        let sent: Vec<InHand> = flow.in_hand.extract_if(.., is_sent).collect();
+        for message in sent {
+            self.carrier.flows[number].carried += message.bytes;
+            self.after(delay, message.event);
+            self.take_in_hand(message.session, message.stream);
         }
-        self.send_next(number);
+        self.go_on(number);
     }
 
-    fn send_next(&mut self, number: usize) {
-        while let Some(session) = self.carrier.flows[number].turns.pop_front() {
-            let Some((bytes, event)) = self.next_message(session) else {
-                self.sessions[session].in_turn = false;
-                continue;
-            };
+    /// Takes the next message of a stream, if it has one. Those without bytes leave at once.
+    fn take_in_hand(&mut self, session: usize, stream: usize) -> bool {
+        let number = self.sessions[session].flow;
+        while let Some((bytes, event)) = self.next_message(session, stream) {
             let flow = &mut self.carrier.flows[number];
-            flow.turns.push_back(session);
             if bytes == 0 {
                 let delay = flow.delay;
                 self.after(delay, event);
                 continue;
             }
-            flow.in_hand = Some((bytes, event));
-            flow.left = bytes as f64;
-            flow.since = self.now;
-            if self.carrier.busy.insert(number) {
-                self.want_share();
-                self.begin_widening(number);
-            } else {
-                self.schedule_end(number);
-            }
-            return;
+            flow.in_hand.push(InHand {
+                session,
+                stream,
+                bytes,
+                left: bytes as f64,
+                event,
+            });
+            return true;
         }
-        if self.carrier.busy.remove(&number) {
-            self.carrier.flows[number].rate = 0.0;
+        false
+    }
+
+    /// After what is in hand has changed.
+    fn go_on(&mut self, number: usize) {
+        if self.carrier.flows[number].in_hand.is_empty() {
+            if self.carrier.busy.remove(&number) {
+                self.carrier.flows[number].rate = 0.0;
+                self.want_share();
+            }
+        } else if self.carrier.busy.insert(number) {
             self.want_share();
+            self.begin_widening(number);
+        } else {
+            self.schedule_end(number);
         }
     }
 
     fn schedule_end(&mut self, number: usize) {
         let flow = &mut self.carrier.flows[number];
         flow.stamp += 1;
-        if flow.rate <= 0.0 {
-            return;
+        let stamp = flow.stamp;
+        if let Some(time) = flow.next_end() {
+            let flow = number;
+            self.after(time, Event::Sent { flow, stamp });
         }
-        let time = Duration::from_secs_f64((flow.left / flow.rate).max(0.0));
-        let (flow, stamp) = (number, flow.stamp);
-        self.after(time, Event::Sent { flow, stamp });
     }
 
     fn want_share(&mut self) {
@@ -179,9 +228,7 @@ impl Swarm {
             if flow.rate == rate {
                 continue;
             }
-            let time = self.now.saturating_sub(flow.since).as_secs_f64();
-            flow.left -= flow.rate * time;
-            flow.since = self.now;
+            flow.settle(self.now);
             flow.rate = rate;
             self.schedule_end(number);
         }

@@ -8,33 +8,69 @@ use super::{Event, Swarm};
 
 /// Uncompressed bytes of a frame. Frames have up to 512 KiB in the store, and a block lies across two of them.
 const FRAME_LEN: u64 = 256 * 1024;
+/// Most streams of a session beside the one that goes first, and requests in a row that go to one of them.
+const STREAMS: usize = 4;
+const RUN: usize = 4;
+/// The stream for what clients wait for.
+pub(super) const FIRST: usize = 0;
 /// The daemon's: how often a holder of a part looks whether it has more, and the part of an image that it tells of.
 const HAVE_INTERVAL: Duration = Duration::from_millis(250);
 const HAVE_STEPS: u64 = 128;
+
+/// How holders answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serving {
+    /// Streams over which the requests of a session are spread, 1 to 4; they share the connection evenly.
+    pub streams: usize,
+    /// Bytes that a holder writes ahead of what has been sent. What is written cannot be taken back.
+    pub ahead: u64,
+}
+
+impl Serving {
+    /// As the daemon does: it writes as much as the window of a connection lets it.
+    pub const DAEMON: Self = Self {
+        streams: STREAMS,
+        ahead: 4 * 1024 * 1024,
+    };
+    /// One request after the other, each begun when the one before is nearly sent.
+    pub const IN_TURN: Self = Self {
+        streams: 1,
+        ahead: 1,
+    };
+}
 
 /// The open streams from a holder to a puller.
 pub(super) struct Session {
     pub(super) pull: usize,
     pub(super) holder: usize,
     pub(super) image: usize,
-    /// The connection that it sends on, and whether it waits for its turn there.
+    /// The connection that it sends on.
     pub(super) flow: usize,
-    pub(super) in_turn: bool,
     pub(super) open: bool,
-    /// What a client waits for.
-    first: VecDeque<Work>,
-    rest: VecDeque<Work>,
+    streams: [Stream; STREAMS + 1],
+    /// Requests that came on other streams than the first.
+    requests: usize,
+    /// Bytes that were written and have not been sent.
+    written: u64,
     cancelled: BTreeSet<u32>,
     /// What the puller was told, and what was there when that was last looked at, in chunks.
     told: Option<u64>,
     seen: u64,
 }
 
+#[derive(Default)]
+struct Stream {
+    /// Requests that were not begun.
+    waiting: VecDeque<Work>,
+    /// Messages that were written: nothing takes them back.
+    written: VecDeque<(u64, Event)>,
+    /// Whether one of them is being sent.
+    sends: bool,
+}
+
 struct Work {
     request: u32,
-    chunks: VecDeque<u32>,
-    begun: bool,
-    missing: Vec<u32>,
+    chunks: Vec<u32>,
 }
 
 impl Session {
@@ -44,10 +80,10 @@ impl Session {
             holder,
             image,
             flow,
-            in_turn: false,
             open: true,
-            first: VecDeque::new(),
-            rest: VecDeque::new(),
+            streams: Default::default(),
+            requests: 0,
+            written: 0,
             cancelled: BTreeSet::new(),
             told: None,
             seen: 0,
@@ -62,8 +98,7 @@ impl Session {
     /// Ends it.
     pub(super) fn close(&mut self) {
         self.open = false;
-        self.first = VecDeque::new();
-        self.rest = VecDeque::new();
+        self.streams = Default::default();
         self.cancelled = BTreeSet::new();
     }
 }
@@ -80,69 +115,108 @@ impl Swarm {
         if !session.open {
             return;
         }
-        let queue = if first {
-            &mut session.first
+        let stream = if first {
+            FIRST
         } else {
-            &mut session.rest
+            session.requests += 1;
+            1 + session.requests / RUN % self.serving.streams.clamp(1, STREAMS)
         };
-        queue.push_back(Work {
-            request,
-            chunks: chunks.into(),
-            begun: false,
-            missing: Vec::new(),
-        });
-        self.take_turn(number);
+        let work = Work { request, chunks };
+        session.streams[stream].waiting.push_back(work);
+        self.write(number, stream);
+        let session = &mut self.sessions[number];
+        if !std::mem::replace(&mut session.streams[stream].sends, true) {
+            self.begin_sending(number, stream);
+        }
     }
 
-    /// The next message of a session and its bytes: a frame, or the end of a request, which costs nothing.
-    pub(super) fn next_message(&mut self, number: usize) -> Option<(u64, Event)> {
-        let session = &mut self.sessions[number];
-        let queue = if session.first.is_empty() {
-            &mut session.rest
-        } else {
-            &mut session.first
-        };
-        let work = queue.front_mut()?;
-        let request = work.request;
-        if !work.begun && session.cancelled.remove(&request) {
-            work.chunks.clear();
+    /// Begins requests of a stream, as long as there is room to write the answers.
+    fn write(&mut self, number: usize, stream: usize) {
+        loop {
+            let session = &mut self.sessions[number];
+            if session.written >= self.serving.ahead.max(1) {
+                return;
+            }
+            let Some(Work { request, chunks }) = session.streams[stream].waiting.pop_front() else {
+                return;
+            };
+            let chunks = match session.cancelled.remove(&request) {
+                true => Vec::new(),
+                false => chunks,
+            };
+            let (frames, missing) = self.frames(number, request, chunks);
+            let done = Event::Done {
+                session: number,
+                request,
+                missing,
+            };
+            let session = &mut self.sessions[number];
+            session.written += frames.iter().map(|(bytes, _)| bytes).sum::<u64>();
+            let written = &mut session.streams[stream].written;
+            written.extend(frames);
+            written.push_back((0, done));
         }
-        work.begun = true;
+    }
+
+    /// The frames that answer a request, and the chunks that are not there.
+    fn frames(
+        &self,
+        number: usize,
+        request: u32,
+        indexes: Vec<u32>,
+    ) -> (Vec<(u64, Event)>, Vec<u32>) {
+        let session = &self.sessions[number];
         let store = &self.stores[session.holder].has;
         let numbers = &self.images[session.image].chunks;
-        let (mut frame, mut len, mut bytes) = (Vec::new(), 0, 0);
-        while let Some(&index) = work.chunks.front() {
-            let number = numbers[index as usize];
-            let chunk = &self.chunks[number as usize];
-            if len > 0 && len + u64::from(chunk.len) > FRAME_LEN {
-                break;
-            }
-            work.chunks.pop_front();
-            if store.contains(&number) {
-                frame.push(index);
-                len += u64::from(chunk.len);
-                bytes += u64::from(chunk.wire);
-            } else {
-                work.missing.push(index);
+        let has = |index: &u32| store.contains(&numbers[*index as usize]);
+        let (there, missing): (Vec<u32>, Vec<u32>) = indexes.into_iter().partition(has);
+        let chunk = |index: u32| &self.chunks[numbers[index as usize] as usize];
+        let mut frames: Vec<(u64, Vec<u32>)> = Vec::new();
+        let mut len = 0;
+        for index in there {
+            let chunk = chunk(index);
+            match frames.last_mut() {
+                Some((bytes, frame)) if len + u64::from(chunk.len) <= FRAME_LEN => {
+                    len += u64::from(chunk.len);
+                    *bytes += u64::from(chunk.wire);
+                    frame.push(index);
+                }
+                _ => {
+                    len = u64::from(chunk.len);
+                    frames.push((chunk.wire.into(), vec![index]));
+                }
             }
         }
         let session = number;
-        if !frame.is_empty() {
-            let chunks = frame;
+        let frame = |(bytes, chunks)| {
             let event = Event::Frame {
                 session,
                 request,
                 chunks,
             };
-            return Some((bytes, event));
-        }
-        let work = queue.pop_front()?;
-        let event = Event::Done {
-            session,
-            request,
-            missing: work.missing,
+            (bytes, event)
         };
-        Some((0, event))
+        (frames.into_iter().map(frame).collect(), missing)
+    }
+
+    /// The next message of a stream and its bytes; the end of a request costs nothing.
+    pub(super) fn next_message(&mut self, number: usize, stream: usize) -> Option<(u64, Event)> {
+        let session = &mut self.sessions[number];
+        let next = session.streams[stream].written.pop_front();
+        let Some((bytes, _)) = &next else {
+            session.streams[stream].sends = false;
+            return None;
+        };
+        session.written -= bytes;
+        for stream in 0..=STREAMS {
+            self.write(number, stream);
+            let session = &mut self.sessions[number];
+            let waits = &mut session.streams[stream];
+            if !waits.written.is_empty() && !std::mem::replace(&mut waits.sends, true) {
+                self.begin_sending(number, stream);
+            }
+        }
+        next
     }
 
     /// A holder answers what it has, or looks whether to tell that it has more.

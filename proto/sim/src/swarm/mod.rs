@@ -4,8 +4,7 @@
 //! reached, asked and left ([`puller`]), and how it serves and says what it has ([`holder`]). Bytes move over
 //! connections ([`carrier`]) that share the sites' links fairly ([`share`]).
 //!
-//! What is not here: packets, losses and queues; time to encode, verify and store; several streams of a connection, whose
-//! requests are answered in turn; and the catalogue. A site knows every manifest from the start.
+//! What is not here: packets, losses and queues; time to encode, verify and store; and the catalogue. A site knows every manifest from the start.
 
 mod carrier;
 mod gossip;
@@ -24,6 +23,7 @@ use vitrail_proto::runs::Runs;
 
 use carrier::Carrier;
 use gossip::Told;
+pub use holder::Serving;
 use holder::Session;
 pub use network::{Network, Path, Site};
 use puller::Puller;
@@ -33,7 +33,7 @@ const LINKS_MAX: usize = 256;
 /// Events of one instant.
 const BURST_MAX: usize = 10_000_000;
 /// Samples that are kept: when there are more, every second one is dropped.
-const SAMPLES_MAX: usize = 400;
+const SAMPLES_MAX: usize = 200;
 /// How often the first samples are taken.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -112,6 +112,7 @@ impl Report {
 /// Sites that pull from each other.
 pub struct Swarm {
     network: Network,
+    serving: Serving,
     seed: u64,
     random: Random,
     now: Duration,
@@ -211,6 +212,7 @@ impl Swarm {
         let sites = network.sites.len();
         let mut swarm = Self {
             carrier: Carrier::default(),
+            serving: Serving::DAEMON,
             seed,
             random: Random::new(seed ^ 0x5a43),
             now: Duration::ZERO,
@@ -235,6 +237,11 @@ impl Swarm {
         swarm.connect_neighbours();
         swarm.after(Duration::ZERO, Event::Sample);
         swarm
+    }
+
+    /// Lets holders answer in another way than the daemon's, to see what that is worth.
+    pub fn set_serving(&mut self, serving: Serving) {
+        self.serving = serving;
     }
 
     /// An image that all sites know. Returns its number.

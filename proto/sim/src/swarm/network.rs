@@ -1,4 +1,4 @@
-//! Sites, their links, and the least time in which all of them can have an image.
+//! Sites, their links, and the highest rate at which all of them can have an image.
 
 use std::time::Duration;
 
@@ -68,19 +68,18 @@ impl Network {
     }
 
     /// The most that a connection can carry.
-    pub(super) fn rate(&self, from: usize, to: usize) -> f64 {
+    pub(super) fn connection_rate(&self, from: usize, to: usize) -> f64 {
         let ends = self.sites[from].up.min(self.sites[to].down);
         ends.min(self.path(from, to).rate)
     }
 
-    /// No plan brings `bytes` from `origin` to all `receivers` sooner, in seconds: the origin has to send them once, each
-    /// receiver has to take them, and all uplinks together have to send every copy (Kumar and Ross, 2006). The limits of
-    /// paths are left out.
-    pub fn bound(&self, origin: usize, receivers: &[usize], bytes: u64) -> f64 {
-        let up = |site: usize| self.sites[site].up;
-        let uplinks = up(origin) + receivers.iter().map(|site| up(*site)).sum::<f64>();
+    /// No plan brings an image to each of `receivers` at a higher rate, in bytes per second: the origins together have to
+    /// send it once, each receiver has to take it, and all uplinks together have to send every copy (Kumar and Ross,
+    /// 2006). The limits of paths are left out.
+    pub fn rate_most(&self, origins: &[usize], receivers: &[usize]) -> f64 {
+        let up = |sites: &[usize]| -> f64 { sites.iter().map(|site| self.sites[*site].up).sum() };
         let down = receivers.iter().map(|site| self.sites[*site].down);
-        let rate = down.fold(up(origin), f64::min);
-        bytes as f64 / rate.min(uplinks / receivers.len() as f64)
+        let copies = (up(origins) + up(receivers)) / receivers.len() as f64;
+        down.fold(up(origins).min(copies), f64::min)
     }
 }
