@@ -181,7 +181,9 @@ impl Pull {
     /// A block that another peer would bring later than this one, taken away from it.
     fn steal(&mut self, thief: Peer) -> Option<usize> {
         let state = &self.peers[&thief];
-        if self.policy != Policy::Adaptive || !state.asked.is_empty() || state.stalled {
+        let busy = !state.asked.is_empty() || state.stalled;
+        // While others have something to be asked for, they are not robbed: what a peer has begun to send comes twice.
+        if self.policy != Policy::Adaptive || busy || !self.open.is_empty() {
             return None;
         }
         let mut best: Option<(f64, Peer, usize)> = None;

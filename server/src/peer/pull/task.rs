@@ -207,6 +207,8 @@ impl Task {
                     (peer, sent)
                 }
                 Output::Cancel { peer, request } => {
+                    let left = self.pull.left_bytes();
+                    tracing::debug!(peer, request, left, "a request is taken back");
                     let session = self.holders.get_mut(peer);
                     (peer, session.map(|session| session.cancel(request)))
                 }
