@@ -109,9 +109,8 @@ fn everything_comes_to_all_and_nothing_twice_without_need() {
 
 #[test]
 fn a_preseed_takes_little_more_than_it_must() {
-    // What is written ahead and taken back all the same costs the rest.
-    let ways = [(Serving::IN_TURN, 1.3), (Serving::DAEMON, 1.7)];
-    for (receivers, (serving, most)) in [8, 16].into_iter().flat_map(|n| ways.map(|way| (n, way))) {
+    let ways = [Serving::IN_TURN, Serving::DAEMON];
+    for (receivers, serving) in [8, 16].into_iter().flat_map(|n| ways.map(|way| (n, way))) {
         for seed in seeds(1) {
             let mut all = vec![site(40.0, 40.0)];
             all.extend(vec![site(10.0, 40.0); receivers]);
@@ -127,7 +126,7 @@ fn a_preseed_takes_little_more_than_it_must() {
             let least = swarm.copy_bytes(image, None) as f64 / network.rate_most(&[0], &sites);
             let time = swarm.run(END).slowest().expect("all end").as_secs_f64();
             assert!(
-                time < most * least,
+                time < 1.3 * least,
                 "{time} s, not {least}, seed {seed}: {serving:?}"
             );
         }

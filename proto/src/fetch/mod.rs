@@ -274,6 +274,13 @@ impl Pull {
         self.fill(now);
     }
 
+    /// Bytes have come from a peer that are not a chunk yet; this may be told late, and before [`Pull::handle_timeout`].
+    pub fn handle_bytes(&mut self, peer: Peer, bytes: u64, now: Duration) {
+        if let Some(state) = self.peers.get_mut(&peer).filter(|_| bytes > 0) {
+            state.bytes_came(bytes, now);
+        }
+    }
+
     /// A peer has ended a request; it did not have `missing`. What it says of a request that was taken back does not
     /// count.
     pub fn handle_done(&mut self, peer: Peer, request: u32, missing: &Runs, now: Duration) {

@@ -14,6 +14,8 @@ const DEPTH_MAX: u64 = 32 * 1024 * 1024;
 const DEPTH_UNKNOWN: u64 = 4 * BLOCK_LEN;
 const STALL_MIN: Duration = Duration::from_secs(2);
 const STALL_ROUND_TRIPS: u32 = 8;
+/// Within this a chunk must come, or bytes count for nothing: a frame of 256 KiB at 13 kB/s.
+const CHUNK_TIME_MAX: Duration = Duration::from_secs(20);
 /// A peer that stays below this rate for this long is dropped.
 const RATE_MIN: u64 = 1024;
 const RATE_MIN_TIME: Duration = Duration::from_secs(30);
@@ -55,7 +57,9 @@ pub(super) struct PeerState {
     pub(super) stalled: bool,
     /// It has nothing of what nobody is asked for. Spares looking for it at every chunk that comes.
     pub(super) exhausted: bool,
+    /// When something came of what was asked, and when a chunk did.
     last_progress: Duration,
+    last_chunk: Duration,
     sample_start: Duration,
     sample_bytes: u64,
     slow_since: Duration,
@@ -88,6 +92,7 @@ impl PeerState {
             stalled: false,
             exhausted: false,
             last_progress: now,
+            last_chunk: now,
             sample_start: now,
             sample_bytes: 0,
             slow_since: now,
@@ -137,6 +142,7 @@ impl PeerState {
     pub(super) fn ask(&mut self, ask: Ask, now: Duration) {
         if self.asked.is_empty() {
             self.last_progress = now;
+            self.last_chunk = now;
             self.sample_start = now;
             self.sample_bytes = 0;
             self.slow_since = now;
@@ -155,6 +161,7 @@ impl PeerState {
 
     pub(super) fn progress(&mut self, request: u32, bytes: u64, now: Duration) {
         self.last_progress = now;
+        self.last_chunk = now;
         self.stalled = false;
         self.sample_bytes += bytes;
         self.slow_bytes += bytes;
@@ -179,10 +186,20 @@ impl PeerState {
         }
     }
 
+    /// Bytes have come that are not a chunk yet. They show that it is alive, if chunks come at all: where many share a thin
+    /// link, one takes longer than a stall.
+    pub(super) fn bytes_came(&mut self, bytes: u64, now: Duration) {
+        if now < self.last_chunk + CHUNK_TIME_MAX {
+            self.last_progress = now;
+        }
+        self.slow_bytes += bytes;
+    }
+
     /// Takes a request off the queue.
     pub(super) fn end(&mut self, request: u32, now: Duration) -> Option<Ask> {
         let at = self.asked.iter().position(|ask| ask.request == request)?;
         self.last_progress = now;
+        self.last_chunk = now;
         self.asked.remove(at)
     }
 
@@ -205,6 +222,7 @@ impl PeerState {
 
     pub(super) fn excuse(&mut self, now: Duration) {
         self.last_progress = now;
+        self.last_chunk = now;
         self.slow_since = now;
         self.slow_bytes = 0;
     }

@@ -359,6 +359,33 @@ fn a_store_that_takes_nothing_is_not_its_peers_fault() {
 }
 
 #[test]
+fn bytes_show_that_a_slow_peer_is_alive_but_not_for_ever() {
+    let stalls_at = |drips: bool| {
+        let mut pull = Pull::new(wanted(80), 99, 5);
+        for peer in [1, 2] {
+            pull.add_peer(peer, info(0, Some(1e5)), Have::All, Duration::ZERO);
+        }
+        requests(&mut pull);
+        for s in 1..60 {
+            let now = Duration::from_secs(s);
+            // The other goes on.
+            pull.handle_chunks(2, 0, [], now);
+            if drips {
+                pull.handle_bytes(1, 10_000, now);
+            }
+            pull.handle_timeout(now);
+            let taken = |output| matches!(output, Output::Cancel { peer: 1, .. });
+            if std::iter::from_fn(|| pull.poll()).any(taken) {
+                return s;
+            }
+        }
+        60
+    };
+    assert_eq!(stalls_at(false), 2);
+    assert_eq!(stalls_at(true), 21);
+}
+
+#[test]
 fn who_claims_again_what_it_denied_is_not_asked_for_it_again() {
     let mut pull = Pull::new(wanted(80), 99, 1);
     let info = PeerInfo {

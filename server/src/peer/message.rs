@@ -38,7 +38,7 @@ pub(super) async fn read(
     max: usize,
 ) -> Result<Option<Bytes>, MessageError> {
     match read_len(stream, max).await? {
-        Some(len) => read_body(stream, len).await.map(Some),
+        Some(len) => read_body(stream, len, |_| {}).await.map(Some),
         None => Ok(None),
     }
 }
@@ -61,14 +61,26 @@ pub(super) async fn read_len(
     Ok(Some(len))
 }
 
-/// Reads a message of which [`read_len`] has told the length.
-pub(super) async fn read_body(stream: &mut RecvStream, len: usize) -> Result<Bytes, MessageError> {
+/// Reads a message of which [`read_len`] has told the length; tells of bytes as they come.
+pub(super) async fn read_body(
+    stream: &mut RecvStream,
+    len: usize,
+    came: impl Fn(usize),
+) -> Result<Bytes, MessageError> {
     let mut message = BytesMut::new();
-    while message.len() < len {
-        let start = message.len();
-        message.resize(len.min(start + ALLOCATE_MAX), 0);
-        let read = stream.read_exact(&mut message[start..]).await;
-        read.map_err(|error| MessageError::Lost(error.to_string()))?;
+    let mut filled = 0;
+    while filled < len {
+        if filled == message.len() {
+            message.resize(len.min(filled + ALLOCATE_MAX), 0);
+        }
+        match stream.read(&mut message[filled..]).await {
+            Ok(Some(read)) => {
+                filled += read;
+                came(read);
+            }
+            Ok(None) => return Err(MessageError::Lost("a message has no end".into())),
+            Err(error) => return Err(MessageError::Lost(error.to_string())),
+        }
     }
     Ok(message.freeze())
 }

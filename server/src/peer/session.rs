@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use quinn::RecvStream;
@@ -59,6 +60,8 @@ pub(super) struct Session {
     /// Where each request went.
     requests: HashMap<u32, usize>,
     next: usize,
+    /// Bytes that have come since [`Session::take_arrived`].
+    arrived: Arc<AtomicU64>,
     class: watch::Sender<Class>,
     _tasks: JoinSet<()>,
 }
@@ -71,6 +74,7 @@ impl Session {
         events: mpsc::Sender<Event>,
     ) -> Result<Self, MessageError> {
         let class = watch::Sender::new(Class::Interactive);
+        let arrived = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
         let mut streams = Vec::new();
         for _ in 0..STREAMS + 2 {
@@ -97,6 +101,7 @@ impl Session {
                 recv,
                 events.clone(),
                 class.subscribe(),
+                arrived.clone(),
             ));
             let _fits = requests.try_send(FetchRequest::Open(manifest));
             streams.push(requests);
@@ -114,6 +119,7 @@ impl Session {
             streams,
             requests: HashMap::new(),
             next: 0,
+            arrived,
             class,
             _tasks: tasks,
         })
@@ -154,6 +160,11 @@ impl Session {
         }
     }
 
+    /// Bytes that have come since the last time, of messages that may not be whole yet.
+    pub(super) fn take_arrived(&self) -> u64 {
+        self.arrived.swap(0, Ordering::Relaxed)
+    }
+
     /// A request has been answered.
     pub(super) fn done(&mut self, request: u32) {
         self.requests.remove(&request);
@@ -180,6 +191,7 @@ async fn read_replies(
     mut recv: RecvStream,
     events: mpsc::Sender<Event>,
     class: watch::Receiver<Class>,
+    arrived: Arc<AtomicU64>,
 ) {
     let peer = link.number;
     loop {
@@ -189,7 +201,10 @@ async fn read_replies(
             };
             let class = *class.borrow();
             link.receive(class, len).await;
-            message::read_body(&mut recv, len).await.map(Some)
+            let came = |bytes| {
+                arrived.fetch_add(bytes as u64, Ordering::Relaxed);
+            };
+            message::read_body(&mut recv, len, came).await.map(Some)
         };
         let event = match message.await {
             Ok(Some(bytes)) => {

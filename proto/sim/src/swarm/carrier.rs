@@ -127,6 +127,16 @@ impl Swarm {
         number
     }
 
+    /// Whether bytes of a session are under way.
+    pub(super) fn is_sending(&self, session: usize) -> bool {
+        let flow = &self.carrier.flows[self.sessions[session].flow];
+        flow.rate > 0.0
+            && flow
+                .in_hand
+                .iter()
+                .any(|message| message.session == session)
+    }
+
     /// A stream of a session has something to send.
     pub(super) fn begin_sending(&mut self, session: usize, stream: usize) {
         let number = self.sessions[session].flow;

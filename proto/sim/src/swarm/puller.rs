@@ -141,6 +141,7 @@ impl Swarm {
             return self.end_pull(number, false);
         }
         self.tell_part(number);
+        self.count_arrived(number);
         self.after(LOOK_INTERVAL, Event::Look(number));
     }
 
@@ -284,7 +285,23 @@ impl Swarm {
         self.carry_out(number);
     }
 
+    /// Tells the planner from whom a frame is under way.
+    fn count_arrived(&mut self, number: usize) {
+        let pull = &self.pulls[number];
+        let alive: Vec<usize> = pull
+            .sessions
+            .iter()
+            .filter(|(_, session)| self.is_sending(**session))
+            .map(|(holder, _)| *holder)
+            .collect();
+        for holder in alive {
+            let planner = &mut self.pulls[number].planner;
+            planner.handle_bytes(holder as u64, 1024, self.now);
+        }
+    }
+
     pub(super) fn time_out(&mut self, number: usize) {
+        self.count_arrived(number);
         let pull = &mut self.pulls[number];
         pull.timer = None;
         let due = pull.planner.next_timeout();

@@ -147,6 +147,12 @@ impl Holders {
         }
     }
 
+    /// Bytes that have come from each since the last time.
+    pub(super) fn take_arrived(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let sessions = self.sessions.iter();
+        sessions.map(|(peer, session)| (*peer, session.take_arrived()))
+    }
+
     pub(super) fn get(&self, peer: u64) -> Option<&Session> {
         self.sessions.get(&peer)
     }

@@ -172,6 +172,7 @@ impl Task {
                 () = handle.demand_changed() => self.follow_demand(),
                 _ = look.tick() => {
                     self.holders.look();
+                    self.count_arrived();
                     self.check_demand()?;
                     self.lower_class();
                     self.check_starved()?;
@@ -182,6 +183,7 @@ impl Task {
                     if !self.can_store() {
                         self.pull.excuse(now);
                     }
+                    self.count_arrived();
                     self.pull.handle_timeout(now);
                 }
             }
@@ -190,6 +192,13 @@ impl Task {
 
     fn can_store(&self) -> bool {
         self.store_in.capacity() > 0
+    }
+
+    fn count_arrived(&mut self) {
+        let now = self.now();
+        for (peer, bytes) in self.holders.take_arrived() {
+            self.pull.handle_bytes(peer, bytes, now);
+        }
     }
 
     /// Carries out what the planner wants; true when it wants nothing more.
