@@ -166,7 +166,11 @@ fn receipt(pull: u64) -> Value {
     json!({
         "pull": pull, "image": ID, "manifest": "00", "site": "paris",
         "started_at": "2026-11-24T08:19:30Z", "seconds": 2.0, "image_bytes": 4, "hole_bytes": 0,
-        "local_bytes": 1, "peers": {"lyon": {"raw": 3, "wire": 2}}, "dropped": [],
+        "local_bytes": 1, "dropped": [],
+        "peers": {"lyon": {"raw": 3, "wire": 2, "path": {
+            "rate": 1_000_000, "rtt_ms": 20.5, "rtt_min_ms": 18.0, "packets_sent": 10,
+            "packets_lost": 1, "bytes_sent_twice": 1452, "state": "cruise",
+        }}},
         "encoding": "zstd frames", "bound_seconds": 1.5, "bottleneck": ["lyon"], "outcome": "complete",
     })
 }
