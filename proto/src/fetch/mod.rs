@@ -388,10 +388,10 @@ impl Pull {
             return false;
         };
         self.count_copies(&state, -1);
-        self.peers_changed();
         for ask in state.asked.iter().filter(|ask| !ask.cancelled) {
             self.release(ask);
         }
+        self.peers_changed();
         true
     }
 

@@ -35,7 +35,7 @@ impl Pull {
         self.policy == Policy::Adaptive || self.assigned.get(block) == Some(&Some(peer))
     }
 
-    /// Decides whom each open block is asked of.
+    /// Decides whom each block is to be asked of, if something of it is missing: what is asked for now may be released.
     pub(super) fn assign(&mut self) {
         if self.policy == Policy::Adaptive {
             return;
@@ -45,17 +45,16 @@ impl Pull {
             let mut chunks = self.blocks[block].chunks.clone();
             chunks.all(|at| self.received[at] || state.has(self.wanted[at].index))
         };
-        let mut open: Vec<(Vec<(Peer, &PeerState)>, usize)> = self
-            .open
-            .iter()
-            .map(|&block| {
+        let mut missing: Vec<(Vec<(Peer, &PeerState)>, usize)> = (0..self.blocks.len())
+            .filter(|&block| self.blocks[block].left > 0)
+            .map(|block| {
                 let peers = self.peers.iter().map(|(peer, state)| (*peer, state));
                 (peers.filter(|(_, s)| holds(s, block)).collect(), block)
             })
             .collect();
-        open.sort_by_key(|(holders, block)| (holders.len(), *block));
+        missing.sort_by_key(|(holders, block)| (holders.len(), *block));
         let mut loads: std::collections::BTreeMap<Peer, f64> = Default::default();
-        for (holders, block) in open {
+        for (holders, block) in missing {
             let peer = match self.policy {
                 Policy::Adaptive => None,
                 Policy::Random => {

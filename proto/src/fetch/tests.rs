@@ -484,6 +484,29 @@ fn policies_ask_whom_they_say() {
 }
 
 #[test]
+fn whatever_the_policy_what_a_lost_peer_was_asked_for_goes_to_others() {
+    for policy in [Policy::Random, Policy::Nearest, Policy::Static] {
+        let mut pull = Pull::new(wanted(1600), 99, 3);
+        pull.set_policy(policy);
+        for peer in [1, 2] {
+            pull.add_peer(peer, info(0, Some(1e6)), Have::All, Duration::ZERO);
+        }
+        let mut asked = requests(&mut pull);
+        assert!(asked.iter().any(|(peer, ..)| *peer == 1));
+        asked.retain(|(peer, ..)| *peer == 2);
+        pull.remove_peer(1, Duration::ZERO);
+        while !pull.is_complete() {
+            asked.extend(requests(&mut pull));
+            assert!(!asked.is_empty(), "{policy:?}");
+            for (peer, request, chunks, _) in asked.drain(..) {
+                pull.handle_chunks(peer, request, chunks.iter(), Duration::ZERO);
+                pull.handle_done(peer, request, &Runs::new(), Duration::ZERO);
+            }
+        }
+    }
+}
+
+#[test]
 fn an_empty_pull_is_complete() {
     assert_eq!(Pull::new(Vec::new(), 99, 0).poll(), Some(Output::Complete));
 }
