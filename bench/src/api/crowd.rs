@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::kinds::Who;
-use super::subject::{Subject, Users};
+use super::subject::{Subject, Users, Who};
 use crate::image_api::Request;
 use crate::journal::{Better, Measure, Unit};
 use crate::local::Run;

@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use serde_json::json;
 
-use super::subject::Users;
+use super::subject::{Users, Who};
 use crate::image_api::Request;
 use crate::journal::{Better, Measure, Unit};
 
@@ -20,21 +20,6 @@ const STAGED: usize = 50;
 /// Each needs a token of its own.
 const NEWCOMERS: usize = 100;
 const RANGE_LEN: usize = 4 << 10;
-
-/// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Who {
-    /// A member of the project that the images belong to.
-    Member,
-    /// The same, each time with a token that the server never saw.
-    Newcomer,
-    /// A member of another project.
-    Other,
-    /// The administrator.
-    Admin,
-    /// Somebody without a token.
-    Nobody,
-}
 
 /// A kind of request.
 pub(super) struct Kind {

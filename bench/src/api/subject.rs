@@ -6,13 +6,27 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::Spent;
-use super::kinds::Who;
 use crate::image_api::{ImageApi, Request};
 use crate::peers::keystone::Keystone;
 use crate::process::Process;
 
 /// Images that everybody sees, of the first that are made.
 const PUBLIC: usize = 20;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// A member of the project that the images belong to.
+    Member,
+    /// The same, each time with a token that the server never saw.
+    Newcomer,
+    /// A member of another project.
+    Other,
+    /// The administrator.
+    Admin,
+    /// Somebody without a token.
+    Nobody,
+}
 
 /// Tokens of everybody, and the project that images are shared with.
 pub(super) struct Users<'a> {
