@@ -133,6 +133,26 @@ fn a_preseed_takes_little_more_than_it_must() {
     }
 }
 
+/// The origin's uplink is all that limits: what it sends twice costs everybody the time.
+#[test]
+fn what_the_origin_sends_twice_is_little() {
+    for seed in seeds(1) {
+        let network = Network::uniform(vec![site(40.0, 40.0); 17], Duration::from_millis(40));
+        let mut swarm = Swarm::new(network, seed);
+        swarm.share_unevenly(8);
+        let image = swarm.image(&chunks(&mut Random::new(seed), 256 << 20));
+        swarm.hold(0, image);
+        for site in 1..17 {
+            swarm.pull(site, image, Duration::ZERO, Way::Hold);
+        }
+        let once = swarm.copy_bytes(image, None);
+        let report = swarm.run(END);
+        let copies = report.sent(0) as f64 / once as f64;
+        assert!(copies < 1.3, "{copies} copies, seed {seed}");
+        assert!(report.slowest().is_some(), "seed {seed}: {report:?}");
+    }
+}
+
 #[test]
 fn a_storm_shares_what_images_have_in_common() {
     let network = Network::uniform(vec![site(20.0, 20.0); 5], Duration::from_millis(40));

@@ -10,8 +10,26 @@ use crate::runs::Runs;
 const URGENT_BLOCKS: usize = 32;
 /// A farther class of peers is left alone if the nearer ones need no longer than this.
 const NEAR_ENOUGH: Duration = Duration::from_secs(1);
+/// How often it is looked at who is slow once everything is asked for.
+const STEAL_INTERVAL: Duration = Duration::from_millis(250);
 /// How much slower than the thief a peer must be to lose a block that it has begun to send.
 const HEDGE_FACTOR: f64 = 3.0;
+
+/// What a peer is to be asked for next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    Block(usize),
+    /// Others should be asked for what it has.
+    NotNow,
+    /// It has nothing of what nobody is asked for.
+    Nothing,
+}
+
+impl From<Option<usize>> for Choice {
+    fn from(block: Option<usize>) -> Self {
+        block.map_or(Self::Nothing, Self::Block)
+    }
+}
 
 impl Pull {
     /// Gives every peer as much to do as keeps it busy.
@@ -28,26 +46,43 @@ impl Pull {
             if self.near_ones_suffice(peer) {
                 continue;
             }
-            while self.peers[&peer].has_room() {
-                let chosen = match self.peers[&peer].exhausted {
-                    true => None,
-                    false => self.choose(peer),
+            while self.peers[&peer].has_room(now) {
+                let choice = match self.peers[&peer].exhausted {
+                    true => Choice::Nothing,
+                    false => self.choose(peer, now),
                 };
                 if let Some(state) = self.peers.get_mut(&peer) {
-                    state.exhausted = chosen.is_none();
+                    state.exhausted = choice == Choice::Nothing;
                 }
-                let Some(block) = chosen.or_else(|| self.steal(peer)) else {
+                let block = match choice {
+                    Choice::Block(block) => Some(block),
+                    Choice::NotNow => None,
+                    Choice::Nothing => self.steal(peer, now),
+                };
+                let Some(block) = block else {
                     break;
                 };
                 self.ask(peer, block, now);
             }
         }
+        self.filled_at = now;
         let waiting = self.peers.values().any(|state| !state.asked.is_empty());
         if waiting || !self.is_wanted() {
             self.starved = false;
         } else if !std::mem::replace(&mut self.starved, true) {
             self.outputs.push_back(Output::Starved);
         }
+    }
+
+    /// When to look again whether a peer with nothing to do should take over from one that is slow; none while there are
+    /// open blocks, or everybody is busy.
+    pub(super) fn steal_time(&self) -> Option<Duration> {
+        let idle = |state: &PeerState| state.asked.is_empty() && !state.stalled;
+        let due = self.policy == Policy::Adaptive
+            && self.left > 0
+            && self.open.is_empty()
+            && self.peers.values().any(idle);
+        due.then(|| self.filled_at + STEAL_INTERVAL)
     }
 
     /// Whether an open block should be fetched now.
@@ -150,36 +185,30 @@ impl Pull {
     }
 
     /// The block that a peer should send next.
-    fn choose(&mut self, peer: Peer) -> Option<usize> {
+    fn choose(&mut self, peer: Peer, now: Duration) -> Choice {
         let state = &self.peers[&peer];
         let held = |block: &&usize| self.may_ask(peer, **block) && self.has_some(state, **block);
         for &position in &self.positions {
             let block = self.block_of(position);
             let window = block..block + URGENT_BLOCKS;
             if let Some(&block) = self.open.range(window).find(held) {
-                return Some(block);
+                return Choice::Block(block);
             }
         }
         if !self.whole {
-            return None;
+            return Choice::Nothing;
         }
-        if let Some(&position) = self.positions.first() {
-            let block = self.block_of(position);
-            let rest = self.open.range(block..).chain(self.open.range(..block));
-            return { rest }.find(held).copied();
-        }
-        if self.is_swarm() {
-            return self.choose_rare(peer);
-        }
-        let rest = self
-            .open
-            .range(self.start..)
-            .chain(self.open.range(..self.start));
-        { rest }.find(held).copied()
+        let from = match self.positions.first() {
+            Some(&position) => self.block_of(position),
+            None if self.is_swarm() => return self.choose_rare(peer, now),
+            None => self.start,
+        };
+        let rest = self.open.range(from..).chain(self.open.range(..from));
+        { rest }.find(held).copied().into()
     }
 
     /// A block that another peer would bring later than this one, taken away from it.
-    fn steal(&mut self, thief: Peer) -> Option<usize> {
+    fn steal(&mut self, thief: Peer, now: Duration) -> Option<usize> {
         let state = &self.peers[&thief];
         let busy = !state.asked.is_empty() || state.stalled;
         // While others have something to be asked for, they are not robbed: what a peer has begun to send comes twice.
@@ -193,8 +222,8 @@ impl Pull {
                 continue;
             };
             let has = |&at: &usize| self.received[at] || state.has(self.wanted[at].index);
-            let theirs = victim.seconds_until(place);
-            let mine = state.seconds_for(ask.bytes);
+            let theirs = victim.seconds_until(place, now);
+            let mine = state.seconds_for(ask.bytes, now);
             let factor = if place == 0 { HEDGE_FACTOR } else { 1.0 };
             if theirs > factor * mine
                 && ask.chunks.iter().all(has)

@@ -101,6 +101,8 @@ pub struct Pull {
     random: Random,
     start: usize,
     next_request: u32,
+    /// When it was last looked at what to ask of whom.
+    filled_at: Duration,
     starved: bool,
     complete: bool,
     outputs: VecDeque<Output>,
@@ -155,6 +157,7 @@ impl Pull {
             random,
             start,
             next_request: 0,
+            filled_at: Duration::ZERO,
             starved: false,
             complete: false,
             outputs: VecDeque::new(),
@@ -317,7 +320,7 @@ impl Pull {
         }
     }
 
-    /// Time has come to look for stalls.
+    /// Time has come to look for stalls, and for peers that are too slow.
     pub fn handle_timeout(&mut self, now: Duration) {
         let dead: Vec<(Peer, String)> = self
             .peers
@@ -343,7 +346,11 @@ impl Pull {
 
     /// When [`Pull::handle_timeout`] is due; none while nobody is asked.
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.peers.values().filter_map(PeerState::deadline).min()
+        let stalls = self.peers.values().filter_map(PeerState::deadline).min();
+        match self.steal_time() {
+            Some(at) => Some(stalls.map_or(at, |stall| stall.min(at))),
+            None => stalls,
+        }
     }
 
     /// What to do next; call until it returns none.
@@ -375,7 +382,7 @@ impl Pull {
             return false;
         };
         self.count_copies(&state, -1);
-        state.believe(have);
+        state.believe(have, &self.wanted);
         self.count_copies(&state, 1);
         self.peers.insert(peer, state);
         self.peers_changed();

@@ -19,6 +19,8 @@ const CHUNK_TIME_MAX: Duration = Duration::from_secs(20);
 /// A peer that stays below this rate for this long is dropped.
 const RATE_MIN: u64 = 1024;
 const RATE_MIN_TIME: Duration = Duration::from_secs(30);
+/// What a peer is thought to deliver of which nothing is known, bytes per second.
+pub(super) const RATE_UNKNOWN: f64 = 1e6;
 const SAMPLE_MIN: Duration = Duration::from_millis(100);
 /// Weight of the newest sample in the rate.
 const RATE_GAIN: f64 = 0.25;
@@ -109,10 +111,16 @@ impl PeerState {
         }
     }
 
-    /// Takes its word for what it has, but for what it denied before.
-    pub(super) fn believe(&mut self, have: Have) {
+    /// Takes its word for what it has, but for what it denied before. A part in which nothing is missing of what is
+    /// `wanted` is all.
+    pub(super) fn believe(&mut self, have: Have, wanted: &[Wanted]) {
         self.have = match have {
-            Have::Part(runs) => Have::Part(runs.without(&self.denied)),
+            Have::Part(runs) => {
+                let runs = runs.without(&self.denied);
+                let is_all = runs.count() >= wanted.len() as u64
+                    && wanted.iter().all(|chunk| runs.contains(chunk.index));
+                if is_all { Have::All } else { Have::Part(runs) }
+            }
             Have::All => Have::All,
         };
         self.exhausted = false;
@@ -126,8 +134,22 @@ impl PeerState {
             .sum()
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        let depth = match self.rate {
+    /// Raw bytes per second at which it delivers now: no more than what has come of late and what may be about to.
+    /// A rate is an average over blocks, and of a peer that crawls none comes to lower it.
+    fn rate_now(&self, now: Duration) -> Option<f64> {
+        let waited = now.saturating_sub(self.sample_start + self.info.rtt);
+        if self.asked.is_empty() || waited < SAMPLE_MIN {
+            return self.rate;
+        }
+        let most = (self.sample_bytes + BLOCK_LEN) as f64 / waited.as_secs_f64();
+        match self.rate {
+            Some(rate) => Some(rate.min(most)),
+            None => Some(most).filter(|most| *most < RATE_UNKNOWN),
+        }
+    }
+
+    pub(super) fn has_room(&self, now: Duration) -> bool {
+        let depth = match self.rate_now(now) {
             None => DEPTH_UNKNOWN,
             Some(rate) => (rate * (self.info.rtt + AHEAD).as_secs_f64()) as u64,
         };
@@ -262,7 +284,7 @@ impl PeerState {
     }
 
     /// Seconds until the request at `place` of the queue has been answered.
-    pub(super) fn seconds_until(&self, place: usize) -> f64 {
+    pub(super) fn seconds_until(&self, place: usize, now: Duration) -> f64 {
         let bytes: u64 = self
             .asked
             .iter()
@@ -270,14 +292,15 @@ impl PeerState {
             .filter(|a| !a.cancelled)
             .map(|a| a.bytes)
             .sum();
-        self.seconds_for(bytes)
+        self.seconds_for(bytes, now)
     }
 
     /// Seconds that it needs for some bytes. Unknown rates count as slow.
-    pub(super) fn seconds_for(&self, bytes: u64) -> f64 {
+    pub(super) fn seconds_for(&self, bytes: u64, now: Duration) -> f64 {
         if self.stalled {
             return f64::INFINITY;
         }
-        self.info.rtt.as_secs_f64() + bytes as f64 / self.rate.unwrap_or(1e6)
+        let rate = self.rate_now(now).unwrap_or(RATE_UNKNOWN);
+        self.info.rtt.as_secs_f64() + bytes as f64 / rate
     }
 }

@@ -3,7 +3,7 @@
 //! All but [`Policy::Adaptive`] decide for every block beforehand whom it is asked of; nobody takes over what another
 //! was to bring. Blocks are assigned anew when peers come, go, or gain something.
 
-use super::peer::PeerState;
+use super::peer::{PeerState, RATE_UNKNOWN};
 use super::{Peer, Pull};
 use crate::random::mix;
 
@@ -71,7 +71,7 @@ impl Pull {
                 Policy::Static => {
                     let ends = |(peer, state): &&(Peer, &PeerState)| {
                         let load = loads.get(peer).copied().unwrap_or(0.0);
-                        (load + 1.0) / state.info.rate.unwrap_or(1e6).max(1.0)
+                        (load + 1.0) / state.info.rate.unwrap_or(RATE_UNKNOWN).max(1.0)
                     };
                     let first = holders.iter().min_by(|a, b| ends(a).total_cmp(&ends(b)));
                     first.map(|(peer, _)| *peer)

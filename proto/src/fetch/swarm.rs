@@ -2,11 +2,15 @@
 //! about once and the pullers pass it on.
 //!
 //! Each block belongs to one of the pullers, by rendezvous hashing, on which they agree without a word. A holder of
-//! everything is asked for own blocks first, then for others that no puller has; the others are got from each other,
-//! rarest first.
+//! everything is asked for own blocks first, then for others that no puller has, in such an order that an owner and those
+//! who help it do not meet before all is done; the others are got from each other, rarest first.
 
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use super::choice::Choice;
 use super::peer::{Have, PeerState};
-use super::{Peer, Pull};
+use super::{Peer, Policy, Pull};
 use crate::random::mix;
 
 /// Chunk indexes that belong together: 2 MiB of chunks of 64 KiB. Pullers that lack different chunks cut different
@@ -20,17 +24,29 @@ const LOOK_MAX: usize = 4096;
 pub(super) struct Swarm {
     /// How many of the peers that hold a part have the block.
     copies: Vec<u16>,
-    /// Whether this site is to get it from a holder of everything.
-    own: Vec<bool>,
+    /// When this site is to get it from a holder of everything.
+    turns: Vec<Turn>,
     /// The peers that hold a part, in order: among them and this site the blocks are shared out.
     pullers: Vec<Peer>,
+}
+
+/// Among blocks of which there are equally many copies the least is got first.
+///
+/// An owner takes its own in descending order of the weights that make it the owner. A site that has time to help takes
+/// those first of which it is the next owner, and of these the one that its owner takes last: so helpers do what nobody
+/// else is about to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Own(Reverse<u64>),
+    /// How many pullers come before this one, and the weight of the first.
+    Other(u16, u64),
 }
 
 impl Swarm {
     pub(super) fn new(blocks: usize) -> Self {
         Self {
             copies: vec![0; blocks],
-            own: vec![true; blocks],
+            turns: vec![Turn::Own(Reverse(0)); blocks],
             pullers: Vec::new(),
         }
     }
@@ -63,19 +79,22 @@ impl Pull {
         if pullers == self.swarm.pullers {
             return;
         }
-        for (block, own) in self.blocks.iter().zip(&mut self.swarm.own) {
+        for (block, turn) in self.blocks.iter().zip(&mut self.swarm.turns) {
             let slice = self.wanted[block.chunks.start].index / SLICE_CHUNKS;
-            let score = (weight(self.site, slice), self.site);
-            *own = pullers
-                .iter()
-                .all(|&peer| score > (weight(peer, slice), peer));
+            let own = (weight(self.site, slice), self.site);
+            let others = pullers.iter().map(|&peer| (weight(peer, slice), peer));
+            let before = others.filter(|other| *other > own);
+            *turn = match before.clone().max() {
+                Some((first, _)) => Turn::Other(before.count() as u16, first),
+                None => Turn::Own(Reverse(own.0)),
+            };
         }
         self.swarm.pullers = pullers;
     }
 
-    /// The block that fewest pullers have, and an own one rather than another if it is asked of a holder of everything.
-    /// Of equal ones the first from a random place on: that spreads them.
-    pub(super) fn choose_rare(&mut self, peer: Peer) -> Option<usize> {
+    /// The block that fewest pullers have; of equally rare ones, that whose turn it is if it is asked of a holder of
+    /// everything, else the first from a random place on: that spreads them.
+    pub(super) fn choose_rare(&mut self, peer: Peer, now: Duration) -> Choice {
         let from = self.random.below(self.blocks.len());
         let state = &self.peers[&peer];
         let candidates = self
@@ -84,18 +103,29 @@ impl Pull {
             .chain(self.open.range(..from))
             .filter(|&&block| self.may_ask(peer, block) && self.has_some(state, block))
             .take(LOOK_MAX);
-        let seed = state.have == Have::All;
-        let mut best = None;
-        for &block in candidates {
-            let key = (self.swarm.copies[block], seed && !self.swarm.own[block]);
-            if best.is_none_or(|(least, _)| key < least) {
-                best = Some((key, block));
-            }
-            if key == (0, false) {
-                break;
-            }
+        let in_turn = state.have == Have::All;
+        let key = |block: usize| {
+            let turn = in_turn.then(|| self.swarm.turns[block]);
+            (self.swarm.copies[block], turn)
+        };
+        match candidates.copied().min_by_key(|&block| key(block)) {
+            Some(block) if in_turn && self.has_another(state, block, now) => Choice::NotNow,
+            block => block.into(),
         }
-        best.map(|(_, block)| block)
+    }
+
+    /// Whether a puller that is no farther than a holder of everything has a block and time to send it. What only the
+    /// holder can send goes first there: its uplink is what all wait for.
+    fn has_another(&self, holder: &PeerState, block: usize, now: Duration) -> bool {
+        self.swarm.copies[block] > 0
+            && self.policy == Policy::Adaptive
+            && self.peers.values().any(|state| {
+                matches!(state.have, Have::Part(_))
+                    && state.info.distance <= holder.info.distance
+                    && !state.stalled
+                    && state.has_room(now)
+                    && self.has_some(state, block)
+            })
     }
 }
 

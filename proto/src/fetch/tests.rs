@@ -22,6 +22,8 @@ struct Link {
     dies: Option<Duration>,
     /// Answers nothing from this time on.
     mute: Option<Duration>,
+    /// Has this rate from this time on.
+    crawls: Option<(Duration, f64)>,
     lies: bool,
 }
 
@@ -33,6 +35,7 @@ fn link(rate: f64) -> Link {
         have: Have::All,
         dies: None,
         mute: None,
+        crawls: None,
         lies: false,
     }
 }
@@ -117,7 +120,11 @@ fn run(wanted: Vec<Wanted>, links: &[Link], positions: &[u32], seed: u64) -> Out
             if let Some((request, chunks, arrival)) = queues[i].pop_front() {
                 let mut at = free_at[i].max(arrival);
                 for index in chunks.iter() {
-                    at += Duration::from_secs_f64(f64::from(lens[&index]) / link.rate);
+                    let rate = match link.crawls {
+                        Some((from, rate)) if at >= from => rate,
+                        _ => link.rate,
+                    };
+                    at += Duration::from_secs_f64(f64::from(lens[&index]) / rate);
                     sending[i].push_back((at, request, Some(index)));
                 }
                 sending[i].push_back((at, request, None));
@@ -207,6 +214,41 @@ fn unequal_holders_end_together() {
         "{} against {bound}",
         outcome.seconds
     );
+}
+
+#[test]
+fn what_a_peer_has_that_begins_to_crawl_goes_to_another() {
+    let crawler = Link {
+        crawls: Some((Duration::from_secs(2), 0.065 * MB)),
+        ..link(10.0 * MB)
+    };
+    let outcome = run(wanted(1600), &[crawler, link(10.0 * MB)], &[], 2);
+    let bound = 2.0 + (1600.0 * 65536.0 - 40.0 * MB) / (10.0 * MB);
+    assert!(
+        outcome.seconds < 1.15 * bound,
+        "{} against {bound}",
+        outcome.seconds
+    );
+}
+
+#[test]
+fn who_says_to_hold_each_part_is_a_holder_of_everything() {
+    let own = wanted(1600);
+    let mut pull = Pull::new(own.clone(), 99, 1);
+    let info = PeerInfo {
+        distance: 0,
+        rtt: Duration::from_millis(40),
+        rate: None,
+    };
+    let all = Have::Part(Runs::of(own.iter().map(|w| w.index)));
+    for peer in [1, 2] {
+        pull.add_peer(peer, info, Have::All, Duration::ZERO);
+        pull.update_have(peer, all.clone(), Duration::ZERO);
+    }
+    // It does not take part in the sharing out: it has nothing to get.
+    assert!(!pull.is_swarm());
+    pull.update_have(2, Have::Part(Runs::of([0])), Duration::ZERO);
+    assert!(pull.is_swarm());
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! `cargo run -p vitrail-sim --release --bin swarm [SITES...]`.
 //!
 //! The sites are those of `bench/topologies/access-16.toml`: an origin that sends 40 Mbit/s, and others with 10 up and
-//! 40 down behind 12 to 40 ms. The image has 256 MiB of data that travel as 96 MiB.
+//! 40 down behind 12 to 40 ms; or such that all have 40 up, which makes the origin's uplink the limit. Connections share
+//! links evenly, or as chance has it, up to 8 to 1. The image has 256 MiB of data that travel as 96 MiB.
 
 use std::time::{Duration, Instant};
 
@@ -21,17 +22,20 @@ fn main() {
         .collect();
     let counts = if asked.is_empty() { vec![8, 16] } else { asked };
     println!(
-        "| receivers | seconds: median, slowest | bound | slowest ÷ bound | copies from the origin | twice | simulated in |"
+        "| receivers | uplinks, Mbit/s | shares | seconds: median, slowest | bound | slowest ÷ bound | copies from the origin | twice | simulated in |"
     );
-    println!("|--:|--:|--:|--:|--:|--:|--:|");
+    println!("|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for receivers in counts {
-        preseed(receivers);
+        for up in [10.0, 40.0] {
+            preseed(receivers, up, 1);
+            preseed(receivers, up, 8);
+        }
     }
 }
 
-fn preseed(receivers: usize) {
+fn preseed(receivers: usize, up: f64, uneven: u64) {
     let site = |number: usize| Site {
-        up: if number == 0 { 40.0 } else { 10.0 } * MBIT,
+        up: if number == 0 { 40.0 } else { up } * MBIT,
         down: 40.0 * MBIT,
         zone: None,
     };
@@ -51,6 +55,7 @@ fn preseed(receivers: usize) {
         .collect();
     let all: Vec<usize> = (1..=receivers).collect();
     let mut swarm = Swarm::new(network.clone(), 1);
+    swarm.share_unevenly(uneven);
     let image = swarm.image(&chunks);
     swarm.hold(0, image);
     for site in &all {
@@ -68,7 +73,7 @@ fn preseed(receivers: usize) {
     times.sort_by(f64::total_cmp);
     let slowest = times[times.len() - 1];
     println!(
-        "| {receivers} | {:.1}, {slowest:.1} | {bound:.1} | {:.2} | {:.2} | {:.1} % | {:.1} s |",
+        "| {receivers} | 40, {up} | 1 to {uneven} | {:.1}, {slowest:.1} | {bound:.1} | {:.2} | {:.2} | {:.1} % | {:.1} s |",
         times[times.len() / 2],
         slowest / bound,
         report.sent(0) as f64 / bytes as f64,

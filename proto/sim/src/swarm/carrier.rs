@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use vitrail_proto::random::mix;
+
 use super::holder::FIRST;
 use super::share::{Demand, share};
 use super::{Event, Swarm};
@@ -26,6 +28,8 @@ pub(super) struct Carrier {
     busy: BTreeSet<usize>,
     shared_at: Duration,
     share_is_due: bool,
+    /// How many times as much as another a connection may have on the same link.
+    uneven: Option<u64>,
 }
 
 struct Flow {
@@ -33,6 +37,8 @@ struct Flow {
     to: usize,
     delay: Duration,
     rtt: Duration,
+    /// What it has of a link beside one of weight 1.
+    weight: f64,
     /// What it may use, in bytes per second, and the most that this can become.
     most: f64,
     ceiling: f64,
@@ -102,6 +108,12 @@ impl Carrier {
 }
 
 impl Swarm {
+    /// Connections get from 1 to `most` shares of the links that they meet at, drawn for each, instead of one: congestion
+    /// control is only roughly fair, least so at different round trips. To be called before anything is sent.
+    pub fn share_unevenly(&mut self, most: u64) {
+        self.carrier.uneven = Some(most.max(1));
+    }
+
     /// The connection from one site to another.
     pub(super) fn flow(&mut self, from: usize, to: usize) -> usize {
         let next = self.carrier.flows.len();
@@ -109,11 +121,16 @@ impl Swarm {
         if number == next {
             let rtt = self.network.rtt(from, to);
             let ceiling = self.network.connection_rate(from, to);
+            let weight = match self.carrier.uneven {
+                Some(most) => 1 + mix(mix(from as u64) ^ to as u64) % most,
+                None => 1,
+            };
             self.carrier.flows.push(Flow {
                 from,
                 to,
                 delay: self.network.path(from, to).delay,
                 rtt,
+                weight: weight as f64,
                 most: ceiling.min(FIRST_RATE.min(FIRST_WINDOW / rtt.as_secs_f64())),
                 ceiling,
                 widening: false,
@@ -226,8 +243,13 @@ impl Swarm {
         let demands: Vec<Demand> = busy
             .iter()
             .map(|number| {
-                let Flow { from, to, most, .. } = self.carrier.flows[*number];
-                Demand { from, to, most }
+                let flow = &self.carrier.flows[*number];
+                Demand {
+                    from: flow.from,
+                    to: flow.to,
+                    most: flow.most,
+                    weight: flow.weight,
+                }
             })
             .collect();
         let ups: Vec<f64> = self.network.sites.iter().map(|site| site.up).collect();

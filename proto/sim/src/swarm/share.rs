@@ -1,6 +1,6 @@
-//! How concurrent transfers share uplinks and downlinks: the fluid max-min fair allocation.
+//! How concurrent transfers share uplinks and downlinks: the fluid max-min fair allocation, by weights.
 //!
-//! A rate is as large as the smallest fair share of the links that the transfer uses, and what a transfer cannot use
+//! A rate, over the transfer's weight, is as large as the smallest fair share of the links that the transfer uses, and what a transfer cannot use
 //! others may (progressive filling: Bertsekas and Gallager, *Data Networks*, 6.5.2). That is what congestion control
 //! aims at, without its queues and losses. Capacity ÷ transfers at each link would be simpler, but leaves unused what
 //! a transfer that is limited elsewhere leaves over, and so would make every plan look worse than it is.
@@ -20,19 +20,23 @@ pub(super) struct Demand {
     pub(super) to: usize,
     /// It takes no more than this, in bytes per second; may be infinite.
     pub(super) most: f64,
+    /// It has so many times what one of weight 1 has on the same link.
+    pub(super) weight: f64,
 }
 
 /// What is left of a link.
 struct Link {
     rate: f64,
-    /// Transfers over it whose rates are open.
+    /// Transfers over it whose rates are open, and their weights.
     open: usize,
+    weight: f64,
     demands: Vec<usize>,
 }
 
 impl Link {
+    /// Of a transfer of weight 1.
     fn share(&self) -> f64 {
-        self.rate.max(0.0) / self.open as f64
+        self.rate.max(0.0) / self.weight
     }
 }
 
@@ -43,17 +47,17 @@ impl Link {
 pub(super) fn share(ups: &[f64], downs: &[f64], demands: &[Demand]) -> Vec<f64> {
     let mut filling = Filling::new(ups, downs, demands);
     let mut modest: Vec<usize> = (0..demands.len()).collect();
-    modest.sort_by(|a, b| demands[*a].most.total_cmp(&demands[*b].most));
+    let most = |demand: usize| demands[demand].most.min(RATE_MAX) / demands[demand].weight;
+    modest.sort_by(|a, b| most(*a).total_cmp(&most(*b)));
     let mut modest = modest.into_iter().peekable();
     loop {
         while modest.next_if(|demand| !filling.is_open(*demand)).is_some() {}
         let Some(&demand) = modest.peek() else {
             return filling.rates;
         };
-        let most = demands[demand].most.min(RATE_MAX);
         match filling.tightest() {
-            Some((share, link)) if share < most => filling.fill(link, share),
-            _ => filling.fix(demand, most),
+            Some((share, link)) if share < most(demand) => filling.fill(link, share),
+            _ => filling.fix(demand, most(demand)),
         }
     }
 }
@@ -80,12 +84,14 @@ impl<'a> Filling<'a> {
         let link = |rate: &f64| Link {
             rate: *rate,
             open: 0,
+            weight: 0.0,
             demands: Vec::new(),
         };
         let mut links: Vec<Link> = ups.iter().chain(downs).map(link).collect();
         for (number, demand) in demands.iter().enumerate() {
             for end in [demand.from, ups.len() + demand.to] {
                 links[end].open += 1;
+                links[end].weight += demand.weight;
                 links[end].demands.push(number);
             }
         }
@@ -134,12 +140,16 @@ impl<'a> Filling<'a> {
         }
     }
 
-    fn fix(&mut self, demand: usize, rate: f64) {
-        self.rates[demand] = rate;
-        let Demand { from, to, .. } = self.demands[demand];
+    /// Gives a transfer its weight's share of what one of weight 1 has.
+    fn fix(&mut self, demand: usize, share: f64) {
+        let Demand {
+            from, to, weight, ..
+        } = self.demands[demand];
+        self.rates[demand] = share * weight;
         for end in [from, self.sites + to] {
             self.links[end].open -= 1;
-            self.links[end].rate -= rate;
+            self.links[end].weight -= weight;
+            self.links[end].rate -= share * weight;
         }
     }
 }
@@ -177,6 +187,7 @@ mod tests {
             from,
             to,
             most: FREE,
+            weight: 1.0,
         }
     }
 
@@ -196,7 +207,8 @@ mod tests {
         assert_eq!(share(&[FREE; 2], &[FREE; 2], &[demand(0, 1)]), [RATE_MAX]);
     }
 
-    /// What makes an allocation max-min fair: every transfer has all it wants, or uses a full link on which nobody has more.
+    /// What makes an allocation max-min fair: every transfer has all it wants, or uses a full link on which nobody has more
+    /// for its weight.
     #[test]
     fn nobody_can_have_more_without_one_that_has_less() {
         for seed in 0..200 {
@@ -210,19 +222,23 @@ mod tests {
                     from: random.below(sites),
                     to: random.below(sites),
                     most: random.pick(&[FREE, 1.0, 5.0]),
+                    weight: random.pick(&[1.0, 1.0, 3.0]),
                 })
                 .collect();
             let rates = share(&ups, &downs, &demands);
-            let over = |end: fn(&Demand) -> usize, site: usize| -> Vec<f64> {
+            let over = |end: fn(&Demand) -> usize, site: usize| -> Vec<(f64, f64)> {
                 let all = demands.iter().zip(&rates);
                 let over = all.filter(|(demand, _)| end(demand) == site);
-                over.map(|(_, rate)| *rate).collect()
+                over.map(|(demand, rate)| (*rate, rate / demand.weight))
+                    .collect()
             };
             for (demand, &rate) in demands.iter().zip(&rates) {
-                let binds = |capacity: f64, others: Vec<f64>| {
-                    let sum: f64 = others.iter().sum();
+                let share = rate / demand.weight;
+                let binds = |capacity: f64, others: Vec<(f64, f64)>| {
+                    let sum: f64 = others.iter().map(|(rate, _)| rate).sum();
                     assert!(sum <= capacity + 1e-6, "seed {seed}");
-                    sum >= capacity - 1e-6 && others.iter().all(|other| *other <= rate + 1e-6)
+                    let none_has_more = others.iter().all(|(_, other)| *other <= share + 1e-6);
+                    sum >= capacity - 1e-6 && none_has_more
                 };
                 let up = binds(ups[demand.from], over(|d| d.from, demand.from));
                 let down = binds(downs[demand.to], over(|d| d.to, demand.to));
