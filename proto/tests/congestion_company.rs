@@ -172,3 +172,63 @@ fn a_change_of_class_takes_effect_on_a_running_flow() {
         "before {before}, after {after}"
     );
 }
+
+/// Round trips between eight regions, in ms (`bench/topologies/aws-8.toml`).
+const REGIONS: [[u64; 8]; 8] = [
+    [0, 68, 85, 90, 237, 168, 197, 117],
+    [68, 0, 122, 147, 169, 98, 139, 187],
+    [85, 122, 0, 22, 179, 214, 254, 180],
+    [90, 148, 23, 0, 155, 223, 246, 203],
+    [237, 164, 178, 155, 0, 77, 93, 360],
+    [169, 98, 214, 223, 72, 0, 115, 282],
+    [197, 139, 256, 246, 93, 115, 0, 308],
+    [115, 187, 180, 203, 358, 282, 308, 0],
+];
+
+/// Background from each region to all others, over uplinks of 50 Mbit/s that carry the acknowledgements as well.
+fn preseed(watch: Option<link::network::Watch>) -> Vec<Vec<Record>> {
+    const UP: u64 = 50_000_000;
+    let end = ms(20_000);
+    let uplink = Link::new(UP, ms(20)).queue(UP / 8 / 5);
+    let mut network = Network::new(uplink.clone(), 1).sites(&uplink, REGIONS.len());
+    network.watch = watch;
+    for (from, row) in REGIONS.iter().enumerate() {
+        for (to, &rtt) in row.iter().enumerate().filter(|(to, _)| *to != from) {
+            let flow = Flow::new(background((from * 8 + to) as u64), ms(0), end);
+            network = network.between(flow, from, to, ms(rtt.saturating_sub(20)));
+        }
+    }
+    let mut records = network.run(end).into_iter();
+    let row = |_| records.by_ref().take(REGIONS.len() - 1).collect();
+    (0..REGIONS.len()).map(row).collect()
+}
+
+#[test]
+fn background_between_regions_fills_their_uplinks_and_starves_nobody() {
+    for (region, records) in preseed(None).iter().enumerate() {
+        let share = |record: &Record| record.goodput(ms(3000), ms(20_000)) / 50e6;
+        let shares: Vec<f64> = records.iter().map(share).collect();
+        let sum: f64 = shares.iter().sum();
+        assert!(sum >= 0.80, "region {region}: {sum} of {shares:?}");
+        assert!(
+            shares.iter().all(|share| *share >= 0.04),
+            "region {region}: {shares:?}"
+        );
+    }
+}
+
+/// A flow with little to send keeps no window that fills a queue whenever there is more.
+#[test]
+fn background_that_sends_now_and_then_makes_way() {
+    let records = preseed(Some(Box::new(|now, flows| {
+        for (number, flow) in flows.iter_mut().enumerate() {
+            let phase = (now.as_millis() as u64 + 137 * number as u64) % 1500;
+            flow.supply_from(now, (phase >= 900).then_some(20_000.0));
+        }
+    })));
+    for record in records.iter().flatten() {
+        let quantile = |q| record.rtt_quantile(q, ms(3000));
+        let queued = quantile(0.95) - quantile(0.01);
+        assert!(queued < ms(150), "{queued:?}");
+    }
+}

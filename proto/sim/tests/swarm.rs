@@ -50,7 +50,7 @@ fn one_from_one_takes_its_bytes_at_the_rate_and_a_round_trip() {
         let mut swarm = Swarm::new(network, 1);
         let image = swarm.image(&chunks(&mut Random::new(1), 256 << 20));
         swarm.hold(0, image);
-        swarm.pull(1, image, Duration::ZERO, Way::Hold);
+        swarm.pull(1, image, Duration::ZERO, Way::Read);
         let bytes = swarm.copy_bytes(image, None);
         let least = bytes as f64 / path.rate.min(up.min(down) * MBIT) + rtt.as_secs_f64();
         let report = swarm.run(END);

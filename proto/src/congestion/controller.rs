@@ -94,6 +94,9 @@ const BOUND_LEAST: f64 = 0.5;
 /// rival that does not yield.
 const BOUND_INCREASE_ROUND: f64 = 1.02;
 
+/// What a round leaves at least of a background window that was not used, though a queue shows.
+const LEAST_LIMITED: f64 = 0.75;
+
 /// What is left of the window after an overrun beside a rival that does not yield.
 const BOUND_DECREASE_STUBBORN: f64 = 0.95;
 
@@ -396,7 +399,9 @@ impl Controller {
             }
             Verdict::Tolerable => {}
         }
-        if !round.app_limited {
+        // A background flow that sends now and then makes way as well: its window was right when it last sent.
+        let makes_way = self.class == Class::Background && self.queue_shows(round);
+        if !round.app_limited || makes_way {
             let overrun = matches!(verdict, Verdict::Overrun(_)) && !self.rival.is_present();
             self.step(now, round, overrun);
         }
@@ -503,7 +508,10 @@ impl Controller {
                     let delivered = self.model.at_min_rtt(round.rate);
                     let small = self.initial_window();
                     let next = deference.next_window(self.window, rtt, min, delivered, small);
-                    self.window = self.clamp(next);
+                    // It was delivered what there was to send, and the path may carry more.
+                    let least = (self.window as f64 * LEAST_LIMITED) as u64;
+                    let least = if round.app_limited { least } else { 0 };
+                    self.window = self.clamp(next.max(least));
                 }
                 Phase::Defer(deference)
             }

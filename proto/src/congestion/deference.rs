@@ -1,17 +1,20 @@
 //! The window of background transfers: what others leave.
 //!
-//! The window grows while the path shows no queue. A queue of the flow's own making is expected
-//! and let out at once, which keeps a path that it has to itself full with a queue of a few
-//! percent. A longer queue is somebody else's: then each round halves the window, down to the
-//! smallest. The idea is that of LEDBAT, with the queue's owner in place of a fixed delay.
+//! The window grows while the path shows no queue. A short queue, as of flows that yield as this one
+//! does, is let out at once, which keeps a path full. A longer one that the flow's own window does
+//! not explain is somebody else's: then each round halves the window, down to the smallest. The idea
+//! is that of LEDBAT, with the queue's owner beside a fixed delay.
 
 use std::time::Duration;
 
-/// Share of the smallest round trip by which a round's smallest must exceed it to show a queue.
-const QUEUE_SHARE: f64 = 0.04;
+/// A queue shorter than this is not told from timer and acknowledgement delays. The same at all round
+/// trips: flows that meet at a link see one queue, and those that tolerate more of it starve the rest.
+const QUEUE: Duration = Duration::from_millis(4);
 
-/// A queue shorter than this is not told from timer and acknowledgement delays.
-const QUEUE_MIN: Duration = Duration::from_millis(2);
+/// By how much a queue must exceed what the flow's own window explains to be that of a flow that does
+/// not yield. Background flows overshoot together, and acknowledgements wait in the queue of the other
+/// end as well; a flow that fills queues soon has more.
+const QUEUE_OF_OTHERS: Duration = Duration::from_millis(12);
 
 /// Window over what the path delivers per smallest round trip: once our own queue shows, and once
 /// somebody else's does.
@@ -71,7 +74,8 @@ impl Deference {
         }
         self.quiet_rounds = 0;
         let ours = sent_with as f64 / self.capacity.max(1) as f64;
-        let crowded = queue_shows(rtt, min_rtt.mul_f64(ours.clamp(1.0, 2.0)));
+        let explained = min_rtt.mul_f64(ours.clamp(1.0, 2.0)) + QUEUE_OF_OTHERS;
+        let crowded = queue_shows(rtt, explained);
         self.crowded_rounds = if crowded { self.crowded_rounds + 1 } else { 0 };
         let gain = if self.crowded_rounds >= CROWDED_ROUNDS {
             GAIN_LEAVE
@@ -102,7 +106,7 @@ impl Deference {
 
 /// Whether every round trip of a round was so long that packets queued.
 pub(super) fn queue_shows(rtt: Duration, min_rtt: Duration) -> bool {
-    rtt > min_rtt.mul_f64(1.0 + QUEUE_SHARE) + QUEUE_MIN
+    rtt > min_rtt + QUEUE
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl Pull {
             (state.stalled, state.info.distance, state.info.rtt, *peer)
         });
         for peer in order {
-            if self.near_ones_suffice(peer) {
+            if self.near_ones_suffice(peer, now) {
                 continue;
             }
             while self.peers[&peer].has_room(now) {
@@ -96,7 +96,7 @@ impl Pull {
     }
 
     /// Whether nearer peers bring everything that is left, soon.
-    fn near_ones_suffice(&self, peer: Peer) -> bool {
+    fn near_ones_suffice(&self, peer: Peer, now: Duration) -> bool {
         if self.policy != Policy::Adaptive {
             return false;
         }
@@ -105,7 +105,7 @@ impl Pull {
             let near = self.peers.values();
             near.filter(|state| state.info.distance < distance && !state.stalled)
         };
-        let rate: f64 = near().map(|state| state.rate.unwrap_or(0.0)).sum();
+        let rate: f64 = near().filter_map(|state| state.rate_now(now)).sum();
         if rate <= 0.0 || self.left_bytes as f64 / rate >= NEAR_ENOUGH.as_secs_f64() {
             return false;
         }

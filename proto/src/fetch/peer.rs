@@ -136,7 +136,7 @@ impl PeerState {
 
     /// Raw bytes per second at which it delivers now: no more than what has come of late and what may be about to.
     /// A rate is an average over blocks, and of a peer that crawls none comes to lower it.
-    fn rate_now(&self, now: Duration) -> Option<f64> {
+    pub(super) fn rate_now(&self, now: Duration) -> Option<f64> {
         let waited = now.saturating_sub(self.sample_start + self.info.rtt);
         if self.asked.is_empty() || waited < SAMPLE_MIN {
             return self.rate;

@@ -352,6 +352,20 @@ fn a_farther_holder_is_asked_for_what_nearer_ones_lack() {
 }
 
 #[test]
+fn a_near_holder_that_crawls_does_not_keep_a_farther_one_away() {
+    let mut pull = Pull::new(wanted(8), 99, 9);
+    pull.add_peer(1, info(0, Some(100.0 * MB)), Have::All, Duration::ZERO);
+    pull.add_peer(2, info(1, Some(10.0 * MB)), Have::All, Duration::ZERO);
+    assert!(requests(&mut pull).iter().all(|asked| asked.0 == 1));
+    for tick in 1..=20 {
+        let now = Duration::from_millis(250 * tick);
+        pull.handle_bytes(1, 1000, now);
+        pull.handle_timeout(now);
+    }
+    assert!(requests(&mut pull).iter().any(|asked| asked.0 == 2));
+}
+
+#[test]
 fn what_a_holder_says_of_a_request_that_was_taken_back_does_not_count() {
     let mut pull = Pull::new(wanted(8), 99, 10);
     pull.add_peer(1, info(0, None), Have::All, Duration::ZERO);

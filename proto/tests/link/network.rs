@@ -1,4 +1,4 @@
-//! The event loop: flows that share one link.
+//! The event loop: flows that share one link, or the uplinks of sites.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -40,10 +40,15 @@ enum Event {
 /// Looks at the flows of a network, or changes them, as time goes on.
 pub(crate) type Watch = Box<dyn FnMut(Duration, &mut [Flow])>;
 
-/// Flows over one link.
+/// An acknowledgement as an IP packet, bytes.
+const ACK_LEN: u64 = 70;
+
+/// Flows over one link, or over one of several.
 pub(crate) struct Network {
-    path: Path,
+    paths: Vec<Path>,
     flows: Vec<Flow>,
+    /// The link of each flow, and that of its acknowledgements if they share one with data.
+    via: Vec<(usize, Option<usize>)>,
     /// Extra round trip of each flow beside the link's.
     extra: Vec<Duration>,
     back_delay: Duration,
@@ -68,8 +73,9 @@ impl Network {
             back_delay: back.propagation,
             longer: None,
             outages: back.bursts,
-            path: Path::new(link, seed),
+            paths: vec![Path::new(link, seed)],
             flows: Vec::new(),
+            via: Vec::new(),
             extra: Vec::new(),
             acks: AckPolicy::default(),
             random: Random::new(seed ^ 0xACC),
@@ -80,6 +86,24 @@ impl Network {
             watch: None,
             watched_at: Duration::ZERO,
         }
+    }
+
+    /// So many more links like the first: the uplinks of sites.
+    pub(crate) fn sites(mut self, link: &Link, count: usize) -> Self {
+        let seeds = 1..count as u64;
+        self.paths
+            .extend(seeds.map(|seed| Path::new(link.clone(), seed)));
+        self
+    }
+
+    /// A flow from one site to another: its data takes the link of the one, its acknowledgements that of the other, and
+    /// a round trip takes `extra` beside the two.
+    pub(crate) fn between(self, flow: Flow, from: usize, to: usize, extra: Duration) -> Self {
+        let mut network = self.far_flow(flow, extra);
+        if let Some(via) = network.via.last_mut() {
+            *via = (from, Some(to));
+        }
+        network
     }
 
     /// From `at` on, the round trip is longer by `by`: another route.
@@ -102,6 +126,7 @@ impl Network {
         let start = flow.start;
         self.flows.push(flow);
         self.extra.push(extra);
+        self.via.push((0, None));
         self.wakes.push(None);
         self.wake(index, start);
         self
@@ -179,7 +204,15 @@ impl Network {
             self.flows[flow].ack_was_lost(numbers);
             return;
         }
-        let mut at = self.now + self.back_delay + self.extra[flow] / 2;
+        let back = match self.via[flow].1 {
+            Some(link) => self.paths[link].send(self.now, ACK_LEN),
+            None => Some(self.now + self.back_delay),
+        };
+        let Some(back) = back else {
+            self.flows[flow].ack_was_lost(numbers);
+            return;
+        };
+        let mut at = back + self.extra[flow] / 2;
         if let Some((from, by)) = self.longer
             && self.now >= from
         {
@@ -196,7 +229,8 @@ impl Network {
         loop {
             match self.flows[flow].poll_send(self.now) {
                 Ok(number) => {
-                    if let Some(at) = self.path.send(self.now, super::flow::MTU) {
+                    if let Some(at) = self.paths[self.via[flow].0].send(self.now, super::flow::MTU)
+                    {
                         let at = at + self.extra[flow] / 2;
                         self.push(at, Event::Arrival { flow, number });
                     }

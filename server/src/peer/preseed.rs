@@ -13,11 +13,12 @@ use vitrail_proto::wire::{Progress, ProgressState};
 use super::Peers;
 use super::ask::Hold;
 
-/// How often a site that was lost, or does not know the image yet, is asked again, and after how long.
-const TRIES: u32 = 5;
+/// How often a site that was lost, or does not know the image yet, is asked, and how long it is waited the first time
+/// between two tries; each time twice as long. What a site does not know yet is mostly on its way.
+const TRIES: u32 = 7;
 /// The same for a site that is down as far as this one knows: it may just be coming back.
-const TRIES_DOWN: u32 = 2;
-const RETRY_DELAY: Duration = Duration::from_secs(2);
+const TRIES_DOWN: u32 = 4;
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// Progress lines that wait for a slow reader; more are dropped.
 const LINES_MAX: usize = 256;
 
@@ -130,7 +131,7 @@ impl Peers {
             } else {
                 let _dropped = lines.try_send(latest.clone());
                 tokio::select! {
-                    () = tokio::time::sleep(RETRY_DELAY) => {}
+                    () = tokio::time::sleep(RETRY_DELAY * (1 << (attempt - 1))) => {}
                     () = self.stop.cancelled() => {
                         latest.state = "failed";
                         latest.reason = "this site is stopping".into();

@@ -51,7 +51,7 @@ pub(super) struct Puller {
     /// Who waits for its end.
     waiting: BTreeSet<usize>,
     /// Where a client reads, if one does: all before it is there.
-    reads: Option<u32>,
+    pub(super) reads: Option<u32>,
 }
 
 impl Swarm {
