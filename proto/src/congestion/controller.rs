@@ -367,6 +367,7 @@ impl Controller {
                 rtt,
                 min_rtt,
                 lost: round.lost > 0,
+                excessive: self.is_excessive(round),
                 window: self.window,
                 steady: matches!(self.phase, Phase::Cruise { .. }),
             };
@@ -499,7 +500,9 @@ impl Controller {
             Phase::ProbeDown { rounds: 0 } => Phase::ProbeDown { rounds: 1 },
             Phase::ProbeDown { .. } => {
                 if let Some((rtt, min)) = self.round_trips(round) {
-                    self.rival.on_drained(now, rtt, min, self.cruise_window);
+                    // On a thin path the smallest window is a queue of its own.
+                    let alone = min.max(time_of(WINDOW_MIN_PACKETS * self.mtu, round.rate));
+                    self.rival.on_drained(now, rtt, alone, self.cruise_window);
                 }
                 self.rest()
             }

@@ -61,6 +61,8 @@ pub(super) struct Observation {
     pub(super) rtt: Duration,
     pub(super) min_rtt: Duration,
     pub(super) lost: bool,
+    /// More was lost than the path loses anyway.
+    pub(super) excessive: bool,
     /// Bytes that the flow may have on the path.
     pub(super) window: u64,
     /// The flow neither probed nor drained.
@@ -158,7 +160,11 @@ impl Rival {
         }
         let queue = seen.rtt.saturating_sub(seen.min_rtt);
         let full = company.rtt_full.saturating_sub(seen.min_rtt);
-        if seen.lost && queue >= full.mul_f64(FULL_SHARE) {
+        if company.exploring && seen.excessive {
+            // Whatever the queue once was, it is full now: the path may have become faster.
+            company.rtt_full = seen.rtt;
+            company.on_overflow(now, mtu, seen.rtt);
+        } else if seen.lost && queue >= full.mul_f64(FULL_SHARE) {
             company.on_overflow(now, mtu, seen.rtt);
         } else if company.exploring && seen.steady {
             company.explore(now, mtu);
