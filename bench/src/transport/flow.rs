@@ -16,7 +16,7 @@ use vitraild::peer::transport;
 use super::lab::{Host, Lab, Received};
 
 /// Streams of a flow: as many as the daemon opens to one holder.
-const STREAMS: usize = 4;
+const STREAMS: usize = 8;
 
 /// Bytes by which quinn's controllers may be ahead; ours sets this as it needs.
 const SEND_WINDOW: u64 = 16 << 20;

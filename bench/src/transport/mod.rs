@@ -28,6 +28,8 @@ use finding::Findings;
 pub enum Part {
     /// 100 Mbit/s, 100 ms: goodput and bytes sent twice at random losses from 0 to 3 %
     Loss,
+    /// What of the payload gets through that theory allows at 50 ms
+    Theory,
     /// Goodput at 60 combinations of rate, round trip and loss
     Grid,
     /// The first 10 MB of a new connection
@@ -96,6 +98,7 @@ pub fn run(options: &Options) -> Result<()> {
         eprintln!("{part:?}");
         match part {
             Part::Loss => paths::loss(options, &mut findings),
+            Part::Theory => paths::theory(options, &mut findings),
             Part::Grid => paths::grid(options, &mut findings),
             Part::Cold => paths::cold(options, &mut findings),
             Part::Queue => paths::queue(options, &mut findings),

@@ -10,7 +10,8 @@ use super::finding::{Findings, Goal, Key};
 use super::flow::{Flow, OURS, Sender, Track};
 use super::lab::WideLab;
 use super::tcp::TcpFlow;
-use crate::wan::{Event, LinkSpec, PairSpec, PolicerSpec, QueueLimit, Rate, Topology, theory};
+use crate::wan::theory::iperf;
+use crate::wan::{Event, LinkSpec, PairSpec, PolicerSpec, QueueLimit, Rate, Topology};
 
 /// The path of most cases.
 const RATE_MBIT: u64 = 100;
@@ -145,6 +146,44 @@ pub(super) fn loss(options: &Options, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
+/// What headers of IP, UDP and QUIC leave of a link for payload: 1,418 of 1,480 bytes.
+const PAYLOAD_SHARE: f64 = 0.958;
+
+/// Part `theory`.
+pub(super) fn theory(options: &Options, findings: &mut Findings) -> Result<()> {
+    let rtt = Duration::from_millis(50);
+    let time = SETTLED + options.time(30);
+    for loss in [0.0, 0.001, 0.01] {
+        let case = format!("{RATE_MBIT} Mbit/s, 50 ms, loss {} %", loss * 100.0);
+        for _ in 0..options.repetitions() {
+            let track = run_one(link(RATE_MBIT, rtt, loss)?, OURS, time)?;
+            let goodput = track.rate(SETTLED, time) / (RATE_MBIT * 1_000_000) as f64;
+            findings.add(
+                key(
+                    "theory",
+                    &case,
+                    OURS.name(),
+                    "of the payload that gets through",
+                ),
+                Goal::AtLeast(0.97),
+                goodput / (PAYLOAD_SHARE * (1.0 - loss)),
+            )?;
+            let (_, least) = track.rtt(SETTLED, time, 0.95);
+            findings.add(
+                key(
+                    "theory",
+                    &case,
+                    OURS.name(),
+                    "smallest round trip, of 50 ms",
+                ),
+                Goal::Between(1.0, 1.03),
+                least / rtt.as_secs_f64(),
+            )?;
+        }
+    }
+    Ok(())
+}
+
 fn tcp(
     controller: &str,
     loss: f64,
@@ -155,7 +194,7 @@ fn tcp(
     let measured = (|| {
         let topology = Topology::uniform(2, link(RATE_MBIT, RTT, loss)?);
         let lab = WideLab::start(&topology)?;
-        Ok(theory::iperf(
+        Ok(iperf(
             &lab.emulator,
             &pair(0),
             controller,

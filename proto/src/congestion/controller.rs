@@ -1,13 +1,16 @@
-//! The state machine: from what was acknowledged and lost to the window.
+//! From what was acknowledged and lost to the window.
+
+mod phase;
 
 use std::time::Duration;
 
-use super::deference::{Deference, queue_shows};
+use super::deference::queue_shows;
 use super::delivery::{bytes_in, time_of};
 use super::loss::{LossMeter, Verdict};
 use super::model::{Model, Round};
 use super::rival::{Observation, Rival, rival_shows};
 use super::{Class, Snapshot, State};
+use phase::{Phase, STARTUP};
 
 /// Smallest size of a full packet that a path of QUIC carries (RFC 9000, 14).
 const MTU_MIN: u16 = 1200;
@@ -46,37 +49,12 @@ const MIN_RTT_SPAN_BACKGROUND: Duration = Duration::from_secs(60);
 /// Part of the window that may be unused while it counts as full: what the pacer has yet to let out.
 const FULL_MARGIN: u64 = 16;
 
-/// Growth of the rate in a round of start-up that shows that the path is not yet full.
-const STARTUP_GROWTH: f64 = 1.25;
-
-/// Rounds without that growth that end start-up.
-const STARTUP_FULL_ROUNDS: u32 = 3;
-
-/// Rounds after which start-up's queue is let out even if the round trip does not say so.
-const DRAIN_ROUNDS_MAX: u32 = 3;
-
 // Window over bandwidth-delay product.
 const GAIN_STARTUP: f64 = 2.0;
 const GAIN_CRUISE: f64 = 1.04;
 const GAIN_UP: f64 = 1.25;
 const GAIN_DOWN: f64 = 0.95;
 const GAIN_PROBE_RTT: f64 = 0.5;
-
-/// Growth of the rate that makes a probe go on.
-const PROBE_GROWTH: f64 = 1.1;
-
-/// Shortest time with a half-empty path while measuring the smallest round trip.
-const PROBE_RTT_TIME: Duration = Duration::from_millis(200);
-
-/// Rounds of cruising between probes: the least, and how many a random part adds, so that flows
-/// that started together do not probe together.
-const CRUISE_ROUNDS_MIN: u32 = 4;
-const CRUISE_ROUNDS_SPREAD: u32 = 3;
-
-/// Rounds of cruising in company, where the path is full without probes, until the next look
-/// whether the rival is still there.
-const CRUISE_ROUNDS_COMPANY: u32 = 12;
-const CRUISE_ROUNDS_STUBBORN: u32 = 100;
 
 /// Doublings of the pause after probes that only caused losses.
 const PROBE_BACKOFF_MAX: u32 = 3;
@@ -93,9 +71,6 @@ const BOUND_LEAST: f64 = 0.5;
 /// What a round without overrun adds where there are no probes: for background flows, and beside a
 /// rival that does not yield.
 const BOUND_INCREASE_ROUND: f64 = 1.02;
-
-/// What a round leaves at least of a background window that was not used, though a queue shows.
-const LEAST_LIMITED: f64 = 0.75;
 
 /// What is left of the window after an overrun beside a rival that does not yield.
 const BOUND_DECREASE_STUBBORN: f64 = 0.95;
@@ -147,42 +122,6 @@ impl UseOfWindow {
         self.full >= self.all / 2
     }
 }
-
-#[derive(Clone, Copy, Debug)]
-enum Phase {
-    Startup {
-        /// Largest rate of a round that still grew.
-        full_rate: u64,
-        full_rounds: u32,
-        /// Smallest round trip since start-up began: what others queued before is not counted.
-        rtt: Option<Duration>,
-    },
-    Drain {
-        rounds: u32,
-    },
-    Cruise {
-        rounds_left: u32,
-    },
-    ProbeUp {
-        rounds: u32,
-        rate_before: u64,
-    },
-    ProbeDown {
-        rounds: u32,
-    },
-    ProbeRtt {
-        /// Set once the path is half empty.
-        until: Option<Duration>,
-        rtt: Option<Duration>,
-    },
-    Defer(Deference),
-}
-
-const STARTUP: Phase = Phase::Startup {
-    full_rate: 0,
-    full_rounds: 0,
-    rtt: None,
-};
 
 impl Controller {
     /// A controller for a new path. `mtu` is the size of a full packet in bytes; `seed` makes
@@ -465,139 +404,6 @@ impl Controller {
         });
     }
 
-    fn step(&mut self, now: Duration, round: &Round, overrun: bool) {
-        let rate = self.model.rate();
-        self.phase = match self.phase {
-            Phase::Startup {
-                full_rate,
-                full_rounds,
-                rtt,
-            } => self.step_startup(round, overrun, full_rate, full_rounds, rtt),
-            Phase::Drain { rounds } => {
-                if rounds < DRAIN_ROUNDS_MAX && self.queue_shows(round) {
-                    Phase::Drain { rounds: rounds + 1 }
-                } else {
-                    self.rest()
-                }
-            }
-            Phase::Cruise { .. } if self.class == Class::Background => self.rest(),
-            Phase::Cruise { rounds_left } => match rounds_left.checked_sub(1) {
-                Some(rounds_left) => Phase::Cruise { rounds_left },
-                None if self.rival.is_present() => Phase::ProbeDown { rounds: 0 },
-                None => {
-                    self.bound_before = self.bound.unwrap_or(0);
-                    Phase::ProbeUp {
-                        rounds: 0,
-                        rate_before: rate,
-                    }
-                }
-            },
-            Phase::ProbeUp {
-                rounds,
-                rate_before,
-            } => self.step_probe_up(round, overrun, rounds, rate_before),
-            // The first round's acknowledgements still come from before it.
-            Phase::ProbeDown { rounds: 0 } => Phase::ProbeDown { rounds: 1 },
-            Phase::ProbeDown { .. } => {
-                if let Some((rtt, min)) = self.round_trips(round) {
-                    // On a thin path the smallest window is a queue of its own.
-                    let alone = min.max(time_of(WINDOW_MIN_PACKETS * self.mtu, round.rate));
-                    self.rival.on_drained(now, rtt, alone, self.cruise_window);
-                }
-                self.rest()
-            }
-            Phase::Defer(mut deference) => {
-                if let Some((rtt, min)) = self.round_trips(round) {
-                    let delivered = self.model.at_min_rtt(round.rate);
-                    let small = self.initial_window();
-                    let next = deference.next_window(self.window, rtt, min, delivered, small);
-                    // It was delivered what there was to send, and the path may carry more.
-                    let least = (self.window as f64 * LEAST_LIMITED) as u64;
-                    let least = if round.app_limited { least } else { 0 };
-                    self.window = self.clamp(next.max(least));
-                }
-                Phase::Defer(deference)
-            }
-            phase @ Phase::ProbeRtt { .. } => phase,
-        };
-    }
-
-    fn step_startup(
-        &self,
-        round: &Round,
-        overrun: bool,
-        full_rate: u64,
-        full_rounds: u32,
-        rtt_before: Option<Duration>,
-    ) -> Phase {
-        let rate = self.model.rate();
-        let deferring = self.class == Class::Background;
-        if overrun || deferring && self.queue_shows(round) {
-            return Phase::Drain { rounds: 0 };
-        }
-        let round_rtt = round.rtt.map(|(rtt, _)| rtt);
-        let rtt = match (round_rtt, rtt_before) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        if rate as f64 >= full_rate as f64 * STARTUP_GROWTH {
-            return Phase::Startup {
-                full_rate: rate,
-                full_rounds: 0,
-                rtt,
-            };
-        }
-        let queued = match (round_rtt, rtt) {
-            (Some(now), Some(least)) => queue_shows(now, least),
-            _ => false,
-        };
-        let full_rounds = full_rounds + 1;
-        if full_rounds >= STARTUP_FULL_ROUNDS || queued {
-            return Phase::Drain { rounds: 0 };
-        }
-        Phase::Startup {
-            full_rate,
-            full_rounds,
-            rtt,
-        }
-    }
-
-    fn step_probe_up(
-        &mut self,
-        round: &Round,
-        overrun: bool,
-        rounds: u32,
-        rate_before: u64,
-    ) -> Phase {
-        let rate = self.model.rate();
-        let bounded = self.bound.is_some();
-        if overrun || bounded && self.is_excessive(round) {
-            if !round.lost_at_once() {
-                self.back_off_probes();
-            }
-            return Phase::ProbeDown { rounds: 0 };
-        }
-        // The first round only fills the path; the second shows what came of it.
-        if rounds == 0 {
-            return Phase::ProbeUp {
-                rounds: 1,
-                rate_before,
-            };
-        }
-        self.raise_bound(BOUND_INCREASE);
-        if self.bound.is_none() {
-            self.probe_backoff = 0;
-        }
-        if bounded || rate as f64 >= rate_before as f64 * PROBE_GROWTH {
-            Phase::ProbeUp {
-                rounds: 1,
-                rate_before: rate,
-            }
-        } else {
-            Phase::ProbeDown { rounds: 0 }
-        }
-    }
-
     fn is_starting(&self) -> bool {
         matches!(self.phase, Phase::Startup { .. })
     }
@@ -612,22 +418,6 @@ impl Controller {
         self.probe_backoff = (self.probe_backoff + 1).min(PROBE_BACKOFF_MAX);
     }
 
-    /// The phase between probes.
-    fn rest(&mut self) -> Phase {
-        if self.class == Class::Background {
-            self.bound = None;
-            return Phase::Defer(Deference::default());
-        }
-        let rounds_left = if self.rival.is_stubborn() {
-            CRUISE_ROUNDS_STUBBORN
-        } else if self.rival.is_present() {
-            CRUISE_ROUNDS_COMPANY
-        } else {
-            (CRUISE_ROUNDS_MIN + self.draw(CRUISE_ROUNDS_SPREAD)) << self.probe_backoff
-        };
-        Phase::Cruise { rounds_left }
-    }
-
     /// Starts over, knowing only the smallest round trip.
     fn restart(&mut self, now: Duration) {
         self.model.restart(now);
@@ -637,34 +427,6 @@ impl Controller {
         self.rival = Rival::default();
         self.phase = STARTUP;
         self.window = self.clamp(0);
-    }
-
-    fn step_probe_rtt(&mut self, now: Duration, until: Option<Duration>, rtt: Option<Duration>) {
-        let Some(until) = until else {
-            if self.in_flight <= self.target(GAIN_PROBE_RTT) {
-                // Until then, acknowledgements are for packets that saw the queue of before.
-                let hold = PROBE_RTT_TIME.max(self.model.latest_rtt().unwrap_or_default());
-                self.phase = Phase::ProbeRtt {
-                    until: Some(now.saturating_add(hold)),
-                    rtt: None,
-                };
-            }
-            return;
-        };
-        let rtt = match (rtt, self.model.latest_rtt()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        self.phase = Phase::ProbeRtt {
-            until: Some(until),
-            rtt,
-        };
-        if now >= until
-            && let Some(rtt) = rtt
-        {
-            self.model.min_rtt.replace(now, rtt);
-            self.phase = self.rest();
-        }
     }
 
     /// Smallest round trip of a round without what the receiver may have waited, and the path's.

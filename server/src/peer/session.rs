@@ -19,8 +19,8 @@ use super::ask::ask_path;
 use super::links::{Link, code};
 use super::message::{self, MessageError};
 
-/// Streams to one holder: enough windows of 4 MiB for 100 Mbit/s at 1 s.
-const STREAMS: usize = 4;
+/// Streams to one holder: as many windows of 4 MiB as a connection may need. Few requests use few of them.
+const STREAMS: usize = 8;
 /// Requests in a row that go to one stream: streams share a link evenly, and what was asked for first should
 /// come first.
 const RUN: usize = 4;

@@ -198,7 +198,9 @@ fn panel(
     svg.area(&points, BOTTOM, colour(&case.system));
     if case.seconds > end(time_ticks) {
         let text = format!("until {:.0} s →", case.seconds);
-        svg.text(RIGHT, TOP + 10.0, Anchor::End, &text);
+        // Below the line of the bound, which may be anywhere.
+        let top = limit.map_or(TOP, y);
+        svg.text(RIGHT, top + 14.0, Anchor::End, &text);
     }
     if let Some(limit) = limit {
         svg.line((LEFT, y(limit)), (RIGHT, y(limit)), "bound");

@@ -9,7 +9,7 @@ use super::{Event, Swarm};
 /// Uncompressed bytes of a frame. Frames have up to 512 KiB in the store, and a block lies across two of them.
 const FRAME_LEN: u64 = 256 * 1024;
 /// Most streams of a session beside the one that goes first, and requests in a row that go to one of them.
-const STREAMS: usize = 4;
+const STREAMS: usize = 8;
 const RUN: usize = 4;
 /// The stream for what clients wait for.
 pub(super) const FIRST: usize = 0;
