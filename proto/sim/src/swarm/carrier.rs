@@ -299,7 +299,8 @@ impl Swarm {
         if !self.carrier.busy.contains(&number) {
             return;
         }
-        let binds = flow.rate >= flow.most;
+        // A rate that the window holds back, of whichever class.
+        let binds = flow.rate >= flow.most * BACKGROUND_SHARE;
         flow.most = (2.0 * flow.most).min(flow.ceiling);
         if binds {
             self.want_share();
