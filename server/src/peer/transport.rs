@@ -13,8 +13,9 @@ use super::window;
 /// Window of one stream. Beyond 4 MiB a burst of loss can leave more pieces than quinn buffers (it then
 /// closes the connection); more bandwidth comes from more streams.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// Streams that a peer may have open at once.
-const STREAMS_MAX: u32 = 64;
+/// Streams that a peer may have open at once: ten of each of a dozen pulls, and gossip and questions beside them. Their
+/// windows together are that of the connection.
+const STREAMS_MAX: u32 = 128;
 /// A peer that says nothing for so long is gone: it takes two lost keep-alives in a row. Pulls and questions do not wait
 /// for this; only who is listed as up does.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
